@@ -1,0 +1,45 @@
+# Everything a person or a machine calls. `make demo` and `make test` do all their set-up themselves.
+
+PYTHON_IN_VENV := .venv/bin/python
+DIR ?= playground
+PORTS ?= 20250
+
+.PHONY: help setup demo test check unit format playground lock bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+
+setup:  ## install what is missing: Debian packages (as root or with sudo) and .venv
+	@.ci/setup
+
+demo: setup  ## see the main job run: one letter out, three slips on paper
+	@$(PYTHON_IN_VENV) -m tests.harness.demo
+
+test: setup  ## all tests
+	$(PYTHON_IN_VENV) -m pytest
+
+check: setup  ## format, lint, types, layers, unit tests: about a minute
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+	$(PYTHON_IN_VENV) -m pytest -q tests/unit
+
+format: setup  ## put the code into the project's form
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+playground: setup  ## the appliance with printers, next hop and DNS: DIR=<empty folder> PORTS=<first port> [CONFIG=<file>]
+	@exec $(PYTHON_IN_VENV) -m tests.harness.playground --dir="$(DIR)" --ports="$(PORTS)" $(if $(CONFIG),--config="$(CONFIG)")
+
+bench: setup  ## the cost of a signature
+	$(PYTHON_IN_VENV) bench/sign.py
+
+lock: setup  ## write the lock files anew, with the newest versions
+	.venv/bin/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-header --quiet -o requirements.txt
+	.venv/bin/uv pip compile pyproject.toml --upgrade --group dev -c requirements.txt --universal --python-version 3.11 \
+		--generate-hashes --no-header --quiet -o requirements-dev.txt
+
+clean:  ## remove what the targets made
+	rm -rf .venv demo-output playground .mypy_cache .ruff_cache .pytest_cache .hypothesis

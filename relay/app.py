@@ -1,0 +1,122 @@
+"""The one place that builds the parts; start order and stop order.
+
+Starting: keys, lock and spool, renderer, runner, ports; what can't work says so before a port is open. Stopping: ports,
+sessions, running attempts, renderer, spool; what was not finished is taken up at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+
+from relay import __version__
+from relay.config.settings import Config
+from relay.delivery.attempt import Attempts
+from relay.delivery.runner import Runner
+from relay.dns.resolver import Resolver
+from relay.errors import PrintError, StartError
+from relay.intake.accept import Acceptance
+from relay.intake.listener import Listeners
+from relay.intake.policy import Policy
+from relay.maillog import MailLog
+from relay.outgoing.assemble import Assembler
+from relay.outgoing.sign import Signer
+from relay.printing.cups import CupsServer
+from relay.routing.rules import DISCARD, HOLD, PRINT
+from relay.slips.pool import RenderPool
+from relay.spool.records import State
+from relay.spool.store import Store
+from relay.transports import Transport
+from relay.transports.parked import Parked
+from relay.transports.printer import PrinterTransport
+from relay.transports.smtp import SmtpTransport
+
+
+class Appliance:
+    """The running service of one configuration."""
+
+    def __init__(self, config: Config) -> None:
+        """Builds the parts. Raises StartError when a key is unusable."""
+        self._config = config
+        self._maillog = MailLog(config.log.addresses)
+        self._store = Store(config.spool.path, socket.gethostname(), int(config.spool.min_free))
+        self._renderer = RenderPool(config.rendering)
+        self._cups = CupsServer(config.cups)
+        self._assembler = Assembler(config, Signer(config.institutions))
+        self._transports = self._build_transports()
+        attempts = Attempts(config.delivery, self._store, self._transports, self._maillog)
+        self._runner = Runner(self._store, attempts, self._transports, self._maillog)
+        policy = Policy(config)
+        acceptance = Acceptance(config, policy, self._store, self._maillog, self._runner)
+        self._listeners = Listeners(config, policy, acceptance, self._maillog)
+
+    async def run(self) -> None:
+        """Serves until SIGTERM or SIGINT. Raises StartError when it can't start."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await self._check_cups()
+        self._store.open()
+        try:
+            await self._serve(stop)
+        finally:
+            await self._stop()
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        if self._config.printers:
+            await self._renderer.start()
+        await self._listeners.open()
+        self._maillog.service("started", version=__version__, hostname=self._config.server.hostname)
+        runner = asyncio.create_task(self._runner.run(), name="runner")
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait([runner, stopped], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        self._maillog.service("stopping")
+        self._listeners.close()
+        await self._listeners.drain(self._config.delivery.stop_timeout)
+        await self._runner.stop(self._config.delivery.stop_timeout)
+        await runner  # a fault of the runner ends the service, for the service manager to start it anew
+
+    async def _stop(self) -> None:
+        self._listeners.close()
+        await asyncio.gather(*(transport.close() for transport in self._transports.values()))
+        await self._renderer.stop()
+        await asyncio.to_thread(self._store.close)
+        self._maillog.service("stopped")
+
+    async def _check_cups(self) -> None:
+        if not self._config.printers:
+            return
+        try:
+            queues = await self._cups.queues()
+        except PrintError as error:
+            raise StartError(f"{error}; mend cups.server in the configuration, or start CUPS") from None
+        for printer in self._config.printers:
+            if printer.queue not in queues:
+                self._maillog.service("queue-missing", printer=printer.name, queue=printer.queue)
+
+    def _build_transports(self) -> dict[str, Transport]:
+        """The way out for each route that the configuration knows."""
+        config = self._config
+        resolver = Resolver(config.dns)
+        hostname = config.server.hostname
+        transports: dict[str, Transport] = {DISCARD: Parked(State.DELIVERED, "discarded by a rule")}
+        for hop in config.next_hops:
+            transports[hop.name] = SmtpTransport(hop, hostname, self._assembler, resolver)
+        for printer in config.printers:
+            transports[PRINT + printer.name] = PrinterTransport(
+                printer, config, self._store, self._renderer, self._cups, self._maillog
+            )
+        for rule in config.rules:
+            if rule.hold is not None:
+                transports[HOLD + rule.name] = Parked(State.HELD, rule.hold)
+        return transports
+
+
+def serve(config: Config) -> None:
+    """Runs the appliance until it is told to stop. Raises StartError."""
+    os.umask(0o077)  # the spool holds patrons' mail
+    asyncio.run(Appliance(config).run())

@@ -1,0 +1,59 @@
+"""`check`: every mistake of the configuration, also those that only show when keys and templates are tried."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import click
+
+from relay.cli.options import config_option, load_or_exit
+from relay.config.settings import Config
+from relay.errors import ConfigError, Problem, RelayError
+from relay.intake.listener import tls_context
+from relay.outgoing.sign import load_key
+from relay.slips.page import environment, find_template
+from relay.transports.connection import verifying_context
+
+
+@click.command()
+@config_option
+def check(config_path: Path) -> None:
+    """Check the configuration: every mistake with its place. Exit code 0 when there is none, else 1."""
+    config = load_or_exit(config_path, _try_parts)
+    click.echo(
+        f"{config_path}: no mistakes; {len(config.institutions)} institutions, {len(config.sources)} sources, "
+        f"{len(config.printers)} printers, {len(config.next_hops)} next hops"
+    )
+
+
+def _try_parts(config: Config) -> None:
+    """Raises ConfigError with every key, certificate, template and folder that can't be used."""
+    problems: list[Problem] = []
+    for i, institution in enumerate(config.institutions):
+        for j, key in enumerate(institution.dkim):
+            place = f"institutions[{i + 1}].dkim[{j + 1}].key_file ({institution.name!r})"
+            _collect(problems, place, partial(load_key, key))
+    for i, listener in enumerate(config.listeners):
+        place = f"listeners[{i + 1}].tls_certificate ({listener.name!r})"
+        _collect(problems, place, partial(tls_context, listener))
+    for i, hop in enumerate(config.next_hops):
+        place = f"next_hops[{i + 1}].ca_file ({hop.name!r})"
+        _collect(problems, place, partial(verifying_context, hop))
+    for i, profile in enumerate(config.profiles):
+        place = f"profiles[{i + 1}].template ({profile.name!r})"
+        _collect(problems, place, partial(find_template, environment(profile.template), profile))
+    folder = config.spool.path.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        problems.append(Problem("spool.url", f"the folder {folder} does not exist or can't be written"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _collect(problems: list[Problem], place: str, try_it: Callable[[], object]) -> None:
+    try:
+        try_it()
+    except RelayError as error:
+        problems.append(Problem(place, str(error)))

@@ -1,0 +1,68 @@
+"""`dkim`: keys for signing."""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+
+import click
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from relay.errors import AddressError
+from relay.mail.address import ascii_domain, parse_domain
+
+BITS = 2048
+_TXT_STRING = 255
+
+
+@click.group()
+def dkim() -> None:
+    """Keys that sign the institution's mail."""
+
+
+@dkim.command()
+@click.option("--domain", required=True, help="The From domain, d= of the signature.")
+@click.option("--selector", required=True, help="A name of your choice, s= of the signature, as in alma2026.")
+@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File for the key.")
+def keygen(domain: str, selector: str, out: Path) -> None:
+    """Write a new RSA key (mode 0600) and print the DNS record to publish."""
+    try:
+        name = f"{ascii_domain(parse_domain(selector))}._domainkey.{ascii_domain(parse_domain(domain))}"
+    except AddressError as error:
+        raise click.UsageError(str(error)) from None
+    key = rsa.generate_private_key(public_exponent=65537, key_size=BITS)
+    _write_new(out, pem(key))
+    click.echo(f"The key is in {out}. Publish this record, then name the key in [[institutions.dkim]]:\n", err=True)
+    click.echo(zone_line(name, public_record(key)))
+
+
+def pem(key: rsa.RSAPrivateKey) -> bytes:
+    """The private key as PKCS#8 PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def public_record(key: rsa.RSAPrivateKey) -> str:
+    """The text of the DNS record of a key (RFC 6376 3.6.1)."""
+    public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return f"v=DKIM1; k=rsa; p={base64.b64encode(public).decode('ascii')}"
+
+
+def zone_line(name: str, record: str) -> str:
+    """A TXT record as a line of a zone file: strings of at most 255 octets, joined later (RFC 6376 3.6.2.2)."""
+    strings = [record[i : i + _TXT_STRING] for i in range(0, len(record), _TXT_STRING)]
+    return f"{name}. IN TXT ( " + " ".join(f'"{string}"' for string in strings) + " )"
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Writes a file that did not exist, readable by its owner only."""
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+    except FileExistsError:
+        raise click.ClickException(f"{path} exists already; a key in use is not overwritten") from None
+    except OSError as error:
+        raise click.ClickException(f"{path} can't be written: {error.strerror}") from None

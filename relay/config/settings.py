@@ -1,0 +1,336 @@
+"""Every setting, its type, default and reason.
+
+One TOML file (and the files of `conf.d/` beside it) becomes one `Config`. The commented sample `config/relay.toml` is
+the manual; a test keeps the two together. What is wrong is refused with its place (`relay.config.load`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import Field, field_validator, model_validator
+
+from relay.config.kinds import (
+    Domain,
+    Duration,
+    IpAddress,
+    Name,
+    Network,
+    Port,
+    Secret,
+    Settings,
+    Size,
+    Text,
+    is_file,
+    mailbox,
+    nameserver,
+)
+from relay.config.printers import BUILT_IN_PROFILES, Cups, Printer, Profile, Rendering
+from relay.mail.address import Address, parse_address
+
+_Named = TypeVar("_Named", "Institution", "NextHop", Printer, Profile)
+
+RESERVED_ROUTES = ("print", "returned", "discard", "hold")
+
+
+class Server(Settings):
+    """The appliance itself."""
+
+    hostname: Domain
+    "Name in the greeting, in EHLO and in Received; its PTR record should say the same."
+    secret: Secret | None = None
+    """Key that signs VERP addresses: at least 16 characters, the same on all nodes. Needed when an institution
+    uses VERP.
+    """
+
+
+class Listener(Settings):
+    """One address and port that takes mail."""
+
+    name: Name
+    address: IpAddress = "0.0.0.0"  # noqa: S104 - an SMTP server listens to the world; policy is by source
+    "IP address to listen on; `::` listens on IPv6."
+    port: Port
+    kind: Literal["relay", "submission"] = "relay"
+    "`relay` is for known networks (port 25); `submission` takes nothing without AUTH (port 587)."
+    tls_certificate: Path | None = None
+    "PEM file with the certificate chain; STARTTLS is offered when it is set."
+    tls_key: Path | None = None
+    "PEM file with the private key of that certificate."
+
+    @model_validator(mode="after")
+    def _tls(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        if self.kind == "submission" and self.tls_certificate is None:
+            raise ValueError("a submission listener needs tls_certificate and tls_key: passwords travel over TLS only")
+        for path in (self.tls_certificate, self.tls_key):
+            if path is not None and not is_file(path):
+                raise ValueError(f"the file {path} does not exist")
+        return self
+
+
+class Intake(Settings):
+    """Bounds on what clients may send."""
+
+    max_message_size: Annotated[Size, Field(ge=64 * 1024)] = Size(35 * 1024 * 1024)
+    "Largest message, announced by SIZE; more is `552 5.3.4`."
+    max_recipients: Annotated[int, Field(ge=100, le=10000)] = 1000
+    "Most recipients of one message (RFC 5321 4.5.3.1.8: at least 100); more is `452 4.5.3`."
+    idle_timeout: Duration = 300.0
+    "Time without a command, or within DATA, after which a session is closed."
+
+
+class Spool(Settings):
+    """Where accepted mail lives until it is settled."""
+
+    url: str
+    "`sqlite:////var/lib/slip-relay/spool.db`: the folder must exist and be writable by the service."
+    min_free: Size = Size(100 * 1024 * 1024)
+    "Free space on its disk below which no mail is taken: senders are told 452 and keep theirs."
+
+    @field_validator("url")
+    @classmethod
+    def _sqlite(cls, value: str) -> str:
+        path = Path(value.removeprefix("sqlite:///"))
+        if not value.startswith("sqlite:///") or not path.name or path.is_dir():
+            raise ValueError('a spool is named as in "sqlite:////var/lib/slip-relay/spool.db"')
+        return value
+
+    @property
+    def path(self) -> Path:
+        """The database file."""
+        return Path(self.url.removeprefix("sqlite:///"))
+
+
+class Log(Settings):
+    """The mail log on standard error: one line per event."""
+
+    addresses: Literal["domain", "shown"] = "domain"
+    "`domain` hides the local part of patrons' addresses; `shown` writes them whole."
+
+
+class Dns(Settings):
+    """Look-ups for next hops that are found by MX."""
+
+    nameservers: tuple[str, ...] = ()
+    "Addresses, or address:port, to ask instead of the system's resolvers."
+    timeout: Duration = 10.0
+    "Longest wait for an answer."
+
+    @field_validator("nameservers")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            nameserver(text)
+        return value
+
+
+class DkimKey(Settings):
+    """A signing key of an institution (RFC 6376)."""
+
+    domain: Domain
+    "d= of the signature: the From domain, or a parent of it."
+    selector: Domain
+    "s= of the signature; the record is published at SELECTOR._domainkey.DOMAIN."
+    key_file: Path
+    "PEM file with the RSA private key, as `slip-relay dkim keygen` writes it."
+
+    @field_validator("key_file")
+    @classmethod
+    def _exists(cls, value: Path) -> Path:
+        if not is_file(value):
+            raise ValueError(f"the key file {value} does not exist; `slip-relay dkim keygen` makes one")
+        return value
+
+
+class Institution(Settings):
+    """One tenant: its domains, keys and way out."""
+
+    name: Name
+    domains: Annotated[tuple[Domain, ...], Field(min_length=1)]
+    "Domains that may stand in the From field of its mail; subdomains count too."
+    envelope_from: str = "verp"
+    "`verp` (an address under bounce_domain that names the delivery), or one fixed mailbox."
+    bounce_domain: Domain | None = None
+    "Domain of the VERP addresses; its MX must lead to where bounces are read."
+    next_hop: Name | None = None
+    "Next hop for its mail; without it, the next hop of that name `default`."
+    dkim: tuple[DkimKey, ...] = ()
+    "Signing keys. A message is signed with the key whose domain is nearest to its From domain."
+
+    @model_validator(mode="after")
+    def _envelope(self) -> Self:
+        if self.envelope_from == "verp":
+            if self.bounce_domain is None:
+                raise ValueError('envelope_from = "verp" needs a bounce_domain')
+        else:
+            if not mailbox(self.envelope_from).isascii():
+                raise ValueError("envelope_from has to be ASCII: not every host takes internationalised mail")
+        for key in self.dkim:
+            if not any(
+                key.domain == d or d.endswith("." + key.domain) or key.domain.endswith("." + d) for d in self.domains
+            ):
+                raise ValueError(f"the dkim domain {key.domain} is not among its domains, nor a parent or child of one")
+        return self
+
+
+class Source(Settings):
+    """Somebody allowed to submit mail. What matches no source is refused."""
+
+    name: Name
+    institutions: Annotated[tuple[Name, ...], Field(min_length=1)]
+    "Institutions it may send for."
+    networks: tuple[Network, ...] = ()
+    "Addresses it connects from, on relay listeners."
+    username: Text | None = None
+    "Name it gives to AUTH."
+    password_hash: str | None = None
+    "Argon2 hash of its password, as `slip-relay hash-password` prints it."
+    from_domains: tuple[Domain, ...] = ()
+    "From domains that it may use besides those of its institutions."
+    recipients: tuple[str, ...] = ("*",)
+    "Recipients it may send to besides its institutions' printers: patterns as in `*@example.edu`; [] is printing only."
+
+    @model_validator(mode="after")
+    def _who(self) -> Self:
+        if (self.username is None) != (self.password_hash is None):
+            raise ValueError("username and password_hash go together")
+        if not self.networks and self.username is None:
+            raise ValueError("a source is known by networks, or by username and password_hash")
+        if self.password_hash is not None and not self.password_hash.startswith("$argon2"):
+            raise ValueError("password_hash is not an argon2 hash; `slip-relay hash-password` makes one")
+        return self
+
+
+class NextHop(Settings):
+    """Where smtp goes: a smarthost, or the MX of the recipient's domain."""
+
+    name: Name
+    host: Text | None = None
+    "The smarthost; without it mail goes to the MX of each recipient's domain."
+    port: Port = 25
+    tls: Literal["required", "opportunistic", "none", "implicit"] = "opportunistic"
+    """`required`: STARTTLS with a verified certificate; `opportunistic`: STARTTLS when offered, unverified;
+    `implicit`: TLS first, verified.
+    """
+    ca_file: Path | None = None
+    "PEM file with the authorities to trust instead of the system's."
+    username: Text | None = None
+    "Name for AUTH."
+    password: Secret | None = None
+    "Password for AUTH."
+    max_connections: Annotated[int, Field(ge=1, le=100)] = 5
+    "Connections open at the same time."
+    timeout: Duration = 60.0
+    "Longest wait for a connection or an answer."
+    data_timeout: Duration = 600.0
+    "Longest wait for a message to be sent and taken (RFC 5321 4.5.3.2.6); giving up early makes duplicates."
+    idle_timeout: Duration = 30.0
+    "Time an unused connection is kept for the next message."
+
+    @model_validator(mode="after")
+    def _auth(self) -> Self:
+        if self.name in RESERVED_ROUTES:
+            raise ValueError(f"{self.name} is a reserved word")
+        if (self.username is None) != (self.password is None):
+            raise ValueError("username and password go together")
+        if self.username is not None and self.tls not in ("required", "implicit"):
+            raise ValueError('AUTH is done over verified TLS only: set tls to "required" or "implicit"')
+        if self.host is None and (self.username is not None or self.tls in ("required", "implicit")):
+            raise ValueError("username, and verified tls, need a host")
+        if self.ca_file is not None and not is_file(self.ca_file):
+            raise ValueError(f"the file {self.ca_file} does not exist")
+        return self
+
+
+class Delivery(Settings):
+    """How deliveries are tried again."""
+
+    retry_first: Annotated[Duration, Field(ge=0.01)] = 60.0
+    "Wait after the first failed attempt; doubled by each further one."
+    retry_longest: Duration = 3600.0
+    "Longest wait between two attempts."
+    expire_after: Duration = 5 * 86400.0
+    "Age at which mail that could not be delivered ends as expired. Slips never expire."
+    stop_timeout: Duration = 20.0
+    "Time that running attempts get to end when the service stops."
+
+
+class Rule(Settings):
+    """Where a recipient's mail goes, before the ordinary routing; the first rule that matches decides."""
+
+    name: Name
+    recipient: str = "*"
+    "Pattern of the envelope recipient, as in `*@desk.example.edu`."
+    institution: Name | None = None
+    "Only mail of this institution."
+    print: Name | None = None
+    "Print on this printer."
+    next_hop: Name | None = None
+    "Send to this next hop."
+    hold: str | None = None
+    "Keep for a person to decide; the text is the reason shown."
+    discard: bool = False
+    "Accept, record and drop."
+
+    @model_validator(mode="after")
+    def _one_action(self) -> Self:
+        actions = [self.print is not None, self.next_hop is not None, self.hold is not None, self.discard]
+        if sum(actions) != 1:
+            raise ValueError("a rule has exactly one of print, next_hop, hold and discard")
+        return self
+
+
+class Config(Settings):
+    """The whole configuration."""
+
+    server: Server
+    listeners: Annotated[tuple[Listener, ...], Field(min_length=1)]
+    intake: Intake = Intake()
+    spool: Spool
+    log: Log = Log()
+    dns: Dns = Dns()
+    institutions: Annotated[tuple[Institution, ...], Field(min_length=1)]
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    next_hops: tuple[NextHop, ...] = ()
+    delivery: Delivery = Delivery()
+    cups: Cups = Cups()
+    rendering: Rendering = Rendering()
+    profiles: tuple[Profile, ...] = ()
+    printers: tuple[Printer, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+    def institution(self, name: str) -> Institution:
+        """The institution of that name; KeyError when there is none."""
+        return _by_name(self.institutions, name)
+
+    def next_hop(self, name: str) -> NextHop:
+        """The next hop of that name; KeyError when there is none."""
+        return _by_name(self.next_hops, name)
+
+    def printer(self, name: str) -> Printer:
+        """The printer of that name; KeyError when there is none."""
+        return _by_name(self.printers, name)
+
+    def profile(self, name: str) -> Profile:
+        """The profile of that name, the configuration's own before a built-in one; KeyError when there is none."""
+        return _by_name([*self.profiles, *BUILT_IN_PROFILES], name)
+
+    def printer_for(self, recipient: Address) -> Printer | None:
+        """The printer that a recipient's mailbox stands for, or None."""
+        return self._printers_by_mailbox.get(recipient.key)
+
+    @cached_property
+    def _printers_by_mailbox(self) -> dict[str, Printer]:
+        return {parse_address(mailbox).key: printer for printer in self.printers for mailbox in printer.mailboxes}
+
+
+def _by_name(items: Sequence[_Named], name: str) -> _Named:
+    for item in items:
+        if item.name == name:
+            return item
+    raise KeyError(name)

@@ -1,0 +1,80 @@
+"""Look-ups without blocking: the hosts that take mail for a domain (RFC 5321 5.1, RFC 7505)."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import dns.asyncresolver
+import dns.exception
+import dns.nameserver
+import dns.resolver
+
+from relay.config.kinds import nameserver
+from relay.config.settings import Dns
+from relay.errors import AddressError, DnsError, NoSuchDomain
+from relay.mail.address import ascii_domain
+
+MAX_HOSTS = 8
+"""Addresses of a domain that are tried in one attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class MailHost:
+    """A host that takes mail: its name, and one of its addresses."""
+
+    name: str
+    address: str
+
+
+class Resolver:
+    """Asks the configured name servers, or those of the system."""
+
+    def __init__(self, settings: Dns) -> None:
+        self._resolver = dns.asyncresolver.Resolver(configure=not settings.nameservers)
+        if settings.nameservers:
+            self._resolver.nameservers = [
+                dns.nameserver.Do53Nameserver(*nameserver(text)) for text in settings.nameservers
+            ]
+        self._resolver.lifetime = settings.timeout
+
+    async def mail_hosts(self, domain: str) -> list[MailHost]:
+        """Hosts that take mail for a domain, the preferred first; the domain itself where it has no MX.
+
+        An address literal names its host. Raises NoSuchDomain when the domain does not exist or takes no mail, and
+        DnsError when there is no answer.
+        """
+        if domain.startswith("["):
+            address = domain.strip("[]").removeprefix("IPv6:")
+            return [MailHost(address, address)]
+        try:
+            name = ascii_domain(domain)
+        except AddressError as error:
+            raise NoSuchDomain(str(error)) from None
+        hosts: list[MailHost] = []
+        for exchange in await self._exchanges(name):
+            hosts += [MailHost(exchange, address) for address in await self._addresses(exchange)]
+        if not hosts:
+            raise DnsError(f"no host that takes mail for {name} has an address")
+        return hosts[:MAX_HOSTS]
+
+    async def _exchanges(self, name: str) -> list[str]:
+        try:
+            answer = await self._resolver.resolve(name, "MX")
+        except dns.resolver.NXDOMAIN:
+            raise NoSuchDomain(f"the domain {name} does not exist") from None
+        except dns.resolver.NoAnswer:
+            return [name]
+        except dns.exception.DNSException as error:
+            raise DnsError(f"no answer from the DNS for {name}: {type(error).__name__}") from None
+        found = sorted((record.preference, record.exchange.to_text(omit_final_dot=True)) for record in answer)
+        if [host for _, host in found] in ([""], ["."]):
+            raise NoSuchDomain(f"the domain {name} takes no mail")
+        return [host for _, host in found]
+
+    async def _addresses(self, host: str) -> list[str]:
+        """The addresses of a host, IPv6 first; none when it has none or the DNS does not say."""
+        answers = await asyncio.gather(
+            *(self._resolver.resolve(host, kind) for kind in ("AAAA", "A")), return_exceptions=True
+        )
+        return [record.to_text() for answer in answers if not isinstance(answer, BaseException) for record in answer]

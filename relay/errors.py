@@ -1,0 +1,117 @@
+"""What can go wrong, as a tree.
+
+    RelayError
+    +-- ConfigError            the configuration is wrong; carries every problem found
+    +-- StartError             the service can't start on this machine (port, spool, lock, key file)
+    +-- AddressError           text is not an address by the strict grammar
+    +-- HeaderError            a header section can't be trusted (no From, two Froms, not parseable)
+    +-- Refusal                the client is told no; carries the SMTP reply
+    +-- SpoolError             the spool could not do it; whoever waits must not believe it was done
+    |   +-- LeaseLost          the fence of a write did not match: somebody else owns the delivery
+    +-- RenderError            a slip can't become paper; final for this slip, kept and shown
+    |   +-- RendererDied       the child was killed or crashed (time, memory, bug); counts as final too
+    +-- RendererUnavailable    no rendering child starts on this machine; the slips wait
+    +-- PrintError             CUPS said no, or did not answer
+    |   +-- JobUnknown         CUPS does not know the job (any more)
+    |   +-- JobRefused         CUPS does not take this job, though it may take others
+    +-- Interrupted            the service stops in the middle of a wait; the next start goes on from there
+    +-- DnsError               a look-up gave no usable answer
+        +-- NoSuchDomain       the name does not exist, or says that it takes no mail
+
+Each message is one sentence fit for a person: what, where, what to do. What is unknown is temporary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relay.mail.status import Reply
+
+
+class RelayError(Exception):
+    """Base of all errors that slip-relay raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in the configuration: `place` (file and path of the setting) and `meaning` (what to do)."""
+
+    place: str
+    meaning: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.meaning}"
+
+
+class ConfigError(RelayError):
+    """The configuration is wrong. `problems` holds every mistake, in the order of the file."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+class StartError(RelayError):
+    """The service can't start here; the message says what to mend."""
+
+
+class AddressError(RelayError):
+    """Text is not an address or path by RFC 5321 4.1.2 / RFC 6531 3.3."""
+
+
+class HeaderError(RelayError):
+    """A header section that we will not vouch for (RFC 5322 3.6)."""
+
+
+class Refusal(RelayError):
+    """The client is told no; `reply` is what it hears."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+class SpoolError(RelayError):
+    """The spool could not do it; nothing of it was kept."""
+
+
+class LeaseLost(SpoolError):
+    """A worker wrote to a delivery that it does not own any more; nothing was changed."""
+
+
+class RenderError(RelayError):
+    """A slip can't be rendered; trying again would end the same way."""
+
+
+class RendererDied(RenderError):
+    """The rendering child ended without an answer: out of time, out of memory, or crashed."""
+
+
+class RendererUnavailable(RelayError):
+    """No rendering child gets ready; that is the machine's fault, not the slip's."""
+
+
+class PrintError(RelayError):
+    """CUPS refused, failed or did not answer in time; a person or time can mend that, so it is never final."""
+
+
+class JobRefused(PrintError):
+    """CUPS does not take this job; waiting would not change that."""
+
+
+class JobUnknown(PrintError):
+    """CUPS has no such job (any more)."""
+
+
+class Interrupted(RelayError):
+    """The service stops. The delivery stays as it is, and the next start goes on from there."""
+
+
+class DnsError(RelayError):
+    """No usable answer from the DNS; try later."""
+
+
+class NoSuchDomain(DnsError):
+    """The domain does not exist, or publishes a null MX (RFC 7505)."""

@@ -1,0 +1,353 @@
+"""One SMTP session: aiosmtpd's dialogue, with the parts replaced that are not fit for the open internet.
+
+Ours are: EHLO's list, paths and parameters (`mail.address`), the policy at each step, AUTH off the event loop, reading
+DATA in blocks, enhanced status codes on every reply (RFC 2034), and faults answered with 451 and nothing more.
+Known limits: one message is held in memory while it is taken; MAIL takes SIZE, BODY and SMTPUTF8, RCPT no parameter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections import defaultdict
+from typing import Any, AnyStr
+
+from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, TLSSetupException
+
+from relay.config.settings import Config, Listener, Source
+from relay.errors import AddressError, Refusal, SpoolError
+from relay.intake.accept import Acceptance, Client
+from relay.intake.content import read_data
+from relay.intake.policy import Policy
+from relay.mail import status
+from relay.mail.address import Address, parse_path
+from relay.mail.envelope import Envelope
+from relay.mail.status import Reply
+from relay.maillog import MailLog
+
+_BARE_REPLY = re.compile(r"([245]\d\d) (?![245]\.\d)(.*)", re.DOTALL)
+_ENHANCED = {
+    "250": "2.0.0",
+    "221": "2.0.0",
+    "454": "4.7.0",
+    "500": "5.5.2",
+    "501": "5.5.4",
+    "502": "5.5.1",
+    "503": "5.5.1",
+}
+_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e]+))?")
+
+COMMAND_LIMIT = 2048
+"""Octets of a command line: room for the longest path with its parameters (RFC 5321 4.5.3.1.4, RFC 3461)."""
+
+
+class SmtpSession(SMTP):
+    """The dialogue with one client on one listener."""
+
+    # aiosmtpd uses this as the reader's buffer too: the size of the blocks that DATA is read in.
+    line_length_limit = 256 * 1024
+    AuthLoginUsernameChallenge = "Username:"
+    AuthLoginPasswordChallenge = "Password:"
+    command_size_limit = COMMAND_LIMIT
+    command_size_limits = defaultdict(lambda: COMMAND_LIMIT)  # noqa: RUF012 - aiosmtpd has it so
+
+    def __init__(
+        self,
+        config: Config,
+        listener: Listener,
+        policy: Policy,
+        acceptance: Acceptance,
+        maillog: MailLog,
+        tls: ssl.SSLContext | None,
+        open_sessions: set[SmtpSession],
+    ) -> None:
+        super().__init__(
+            handler=None,
+            data_size_limit=int(config.intake.max_message_size),
+            enable_SMTPUTF8=True,
+            hostname=config.server.hostname,
+            ident="ESMTP slip-relay",
+            tls_context=tls,
+            timeout=config.intake.idle_timeout,
+            auth_required=listener.kind == "submission",
+            auth_require_tls=True,
+            loop=asyncio.get_running_loop(),
+        )
+        self._intake = config.intake
+        self._listener = listener
+        self._policy = policy
+        self._acceptance = acceptance
+        self._maillog = maillog
+        self._open_sessions = open_sessions
+        self._taking = self._retired = self._in_handshake = False
+        self._login: Source | None = None
+        self._reverse_path: Address | None = None
+        self._recipients: list[Address] | None = None  # None until MAIL was accepted
+        self._smtputf8 = self._eight_bit = False
+
+    # --- what every command needs
+
+    @property
+    def _client(self) -> str:
+        peer = self.session.peer if self.session else None
+        return str(peer[0]) if peer else "unknown"
+
+    @property
+    def _sources(self) -> tuple[Source, ...]:
+        return (self._login,) if self._login else self._policy.sources_at(self._listener, self._client)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The client is here (or is here again, after STARTTLS)."""
+        self._open_sessions.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The client is gone."""
+        self._open_sessions.discard(self)
+        super().connection_lost(error)
+
+    @property
+    def is_taking(self) -> bool:
+        """Whether a message is under way."""
+        return self._taking
+
+    def retire(self) -> None:
+        """Ends the session because the service stops: at once, or after the message that it is just taking."""
+        self._retired = True
+        if self._taking or self.transport is None:
+            return
+        if not self._in_handshake:
+            self._writer.write(f"{status.SHUTTING_DOWN}\r\n".encode("ascii"))
+        self.transport.close()
+
+    def cut_off(self) -> None:
+        """Ends the session without another word."""
+        for transport in (self.transport, self._original_transport):
+            if isinstance(transport, asyncio.Transport):
+                transport.abort()
+
+    def _set_rset_state(self) -> None:
+        super()._set_rset_state()  # type: ignore[no-untyped-call]
+        self._reverse_path, self._recipients = None, None
+
+    async def push(self, status: AnyStr) -> None:
+        """Sends a reply; one of aiosmtpd's own gets the enhanced status it lacks."""
+        text = status if isinstance(status, str) else status.decode("utf-8", "surrogateescape")
+        if (match := _BARE_REPLY.fullmatch(text)) and match[1] in _ENHANCED:
+            text = f"{match[1]} {_ENHANCED[match[1]]} {match[2]}"
+        await super().push(text)
+
+    async def _answer(self, reply: Reply, stage: str = "") -> None:
+        if reply.code >= 400:
+            self._maillog.refused(client=self._client, stage=stage, reply=reply)
+        await self.push(str(reply))
+
+    async def handle_exception(self, error: Exception) -> str:
+        """A fault of ours: the sender keeps the message, and learns nothing else."""
+        if isinstance(error, TLSSetupException):
+            self._maillog.refused(client=self._client, stage="STARTTLS", reply=Reply(454, "4.7.0", "handshake failed"))
+        else:
+            self._maillog.fault("intake", error)
+        return str(status.LOCAL_ERROR)
+
+    # --- greeting and authentication
+
+    async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802 - aiosmtpd finds commands by these names
+        """EHLO: what is offered (RFC 5321 4.1.1.1)."""
+        assert self.session is not None
+        if not _is_helo_name(hostname):
+            await self._answer(status.syntax("EHLO takes a domain name or an address literal"), "EHLO")
+            return
+        self._set_rset_state()
+        self.session.extended_smtp, self.session.host_name = True, hostname
+        offers = [
+            self.hostname,
+            f"SIZE {self.data_size_limit}",
+            "8BITMIME",
+            "SMTPUTF8",
+            "ENHANCEDSTATUSCODES",
+            "PIPELINING",
+        ]
+        if self.tls_context and not self._tls_protocol:
+            offers.append("STARTTLS")
+        if self._tls_protocol:
+            offers.append("AUTH LOGIN PLAIN")
+        lines = [f"250-{offer}" for offer in offers[:-1]] + [f"250 {offers[-1]}"]
+        await super().push("\r\n".join(lines))
+
+    async def smtp_HELO(self, hostname: str) -> None:  # noqa: N802
+        """HELO: the same without extensions."""
+        assert self.session is not None
+        if not _is_helo_name(hostname):
+            await self._answer(status.syntax("HELO takes a domain name or an address literal"), "HELO")
+            return
+        self._set_rset_state()
+        self.session.extended_smtp, self.session.host_name = False, hostname
+        await super().push(f"250 {self.hostname}")
+
+    async def smtp_STARTTLS(self, arg: str) -> None:  # noqa: N802
+        """STARTTLS (RFC 3207), once."""
+        if self._tls_protocol:
+            await self._answer(status.bad_sequence("TLS is in use already"), "STARTTLS")
+            return
+        self._in_handshake = True
+        try:
+            await super().smtp_STARTTLS(arg)
+        finally:
+            self._in_handshake = False
+
+    async def smtp_AUTH(self, arg: str) -> None:  # noqa: N802
+        """AUTH: mechanism names have no case, and a mail transaction keeps its identity (RFC 4954 4)."""
+        if self._recipients is not None:
+            await self._answer(status.bad_sequence("AUTH is not for the middle of a mail transaction"), "AUTH")
+            return
+        mechanism, space, initial = (arg or "").partition(" ")
+        await super().smtp_AUTH(mechanism.upper() + space + initial)
+
+    async def auth_PLAIN(self, _: Any, args: list[str]) -> AuthResult:  # noqa: N802
+        """AUTH PLAIN (RFC 4616)."""
+        return await self._verified(await super().auth_PLAIN(_, args))
+
+    async def auth_LOGIN(self, _: Any, args: list[str]) -> AuthResult:  # noqa: N802
+        """AUTH LOGIN."""
+        return await self._verified(await super().auth_LOGIN(_, args))
+
+    def _authenticate(self, mechanism: str, auth_data: Any) -> AuthResult:
+        # The hash takes tens of milliseconds, and aiosmtpd asks on the event loop: hand the words through to
+        # `_verified`.
+        return AuthResult(success=True, auth_data=auth_data)
+
+    async def _verified(self, result: AuthResult) -> AuthResult:
+        words = result.auth_data
+        if not result.success or not isinstance(words, LoginPassword):
+            return result
+        name, password = (word.decode("utf-8", "replace") for word in (words.login, words.password))
+        self._login = await asyncio.to_thread(self._policy.authenticate, name, password)
+        if self._login is None:
+            self._maillog.refused(client=self._client, stage="AUTH", reply=Reply(535, "5.7.8", "wrong credentials"))
+            return AuthResult(success=False, handled=False)
+        return AuthResult(success=True, auth_data=LoginPassword(words.login, b""))
+
+    # --- the mail transaction
+
+    async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802
+        """MAIL FROM (RFC 5321 4.1.1.2)."""
+        if await self.check_helo_needed() or await self.check_auth_needed("MAIL"):
+            return
+        try:
+            await self._answer(self._mail(arg or ""), "MAIL")
+        except AddressError as error:
+            await self._answer(status.bad_sender(str(error)), "MAIL")
+
+    def _mail(self, arg: str) -> Reply:
+        if self._recipients is not None:
+            return status.bad_sequence("a sender was given already; RSET begins anew")
+        if arg[:5].upper() != "FROM:":
+            return status.syntax("MAIL FROM:<address>")
+        path, rest = parse_path(arg[5:].lstrip(" "), null_allowed=True)
+        parameters = _parameters(rest)
+        if parameters is None:
+            return status.syntax("a MAIL parameter can't be read")
+        size, body = parameters.pop("SIZE", "0"), parameters.pop("BODY", "7BIT").upper()
+        smtputf8 = parameters.pop("SMTPUTF8", None)
+        parameters.pop("AUTH", None)  # taken and not trusted, as RFC 4954 5 allows
+        if parameters:
+            return status.unknown_parameter(f"{next(iter(parameters))} is not known here")
+        if not size.isdigit() or body not in ("7BIT", "8BITMIME") or smtputf8:
+            return status.syntax("a MAIL parameter has a wrong value")
+        if int(size) > int(self._intake.max_message_size):
+            return status.too_big(int(self._intake.max_message_size))
+        if not self._acceptance.has_room(int(size)):
+            return status.SPOOL_FULL
+        if path is not None and not path.is_ascii and smtputf8 is None:
+            return Reply(553, "5.6.7", "this address needs SMTPUTF8")
+        self._reverse_path, self._recipients = path, []
+        self._eight_bit, self._smtputf8 = body == "8BITMIME", smtputf8 is not None
+        return status.SENDER_OK
+
+    async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802
+        """RCPT TO (RFC 5321 4.1.1.3)."""
+        if await self.check_helo_needed() or await self.check_auth_needed("RCPT"):
+            return
+        try:
+            await self._answer(self._rcpt(arg or ""), "RCPT")
+        except AddressError as error:
+            await self._answer(status.bad_recipient(str(error)), "RCPT")
+        except Refusal as refusal:
+            await self._answer(refusal.reply, "RCPT")
+
+    def _rcpt(self, arg: str) -> Reply:
+        if self._recipients is None:
+            return status.bad_sequence("MAIL comes first")
+        if arg[:3].upper() != "TO:":
+            return status.syntax("RCPT TO:<address>")
+        recipient, rest = parse_path(arg[3:].lstrip(" "))
+        assert recipient is not None
+        if rest:
+            return status.unknown_parameter("no RCPT parameter is known here")
+        if not recipient.is_ascii and not self._smtputf8:
+            return Reply(553, "5.6.7", "this address needs SMTPUTF8")
+        if len(self._recipients) >= self._intake.max_recipients:
+            return status.TOO_MANY_RECIPIENTS
+        self._policy.check_recipient(self._sources, recipient)
+        if all(recipient.key != known.key for known in self._recipients):
+            self._recipients.append(recipient)
+        return status.RECIPIENT_OK
+
+    async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802
+        """DATA (RFC 5321 4.1.1.4): the 250 is sent after the message is on disk."""
+        if await self.check_helo_needed() or await self.check_auth_needed("DATA"):
+            return
+        if not self._recipients:
+            await self._answer(status.bad_sequence("RCPT comes first"), "DATA")
+            return
+        if arg:
+            await self._answer(status.syntax("DATA takes no argument"), "DATA")
+            return
+        self._taking = True
+        try:
+            await self.push("354 end data with <CR><LF>.<CR><LF>")
+            content = await read_data(self._reader, int(self._intake.max_message_size), self._reset_timeout)
+            envelope = Envelope(self._reverse_path, tuple(self._recipients), self._smtputf8, self._eight_bit)
+            self._set_rset_state()
+            await self._answer(await self._accept(envelope, content), "DATA")
+        finally:
+            self._taking = False
+        if self._retired:
+            self.retire()
+
+    async def _accept(self, envelope: Envelope, content: bytes | None) -> Reply:
+        if content is None:
+            return status.too_big(int(self._intake.max_message_size))
+        assert self.session is not None
+        client = Client(self._client, self.session.host_name or "", self._protocol(), self._sources)
+        try:
+            return status.queued(await self._acceptance.accept(client, envelope, content))
+        except Refusal as refusal:
+            return refusal.reply
+        except SpoolError as error:
+            self._maillog.fault("spool", error)
+            return status.SPOOL_FULL
+
+    def _protocol(self) -> str:
+        assert self.session is not None
+        if not self.session.extended_smtp:
+            return "SMTP"
+        return "ESMTP" + ("S" if self._tls_protocol else "") + ("A" if self._login else "")
+
+
+def _parameters(text: str) -> dict[str, str] | None:
+    """Parameters by upper-case name ("" without a value); None when one can't be read or comes twice."""
+    found: dict[str, str] = {}
+    for word in text.split():
+        match = _PARAMETER.fullmatch(word)
+        if not match or match[1].upper() in found:
+            return None
+        found[match[1].upper()] = match[2] or ""
+    return found
+
+
+def _is_helo_name(name: str | None) -> bool:
+    """Whether the name is fit for the Received field: a domain or literal, or what clients send in its place."""
+    return bool(name) and len(str(name)) <= 255 and re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", str(name)) is not None

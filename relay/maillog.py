@@ -1,0 +1,124 @@
+"""The mail log: one function per event, the queue id first, one line of `key=value` each on the logger `slip-relay`.
+
+Promises: no subject, no body, no name of a person; the local part of a recipient only where the configuration says so.
+Text from outside is quoted, so that it can't forge a line.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from typing import Literal
+
+from relay.mail.status import Reply
+
+_LOCAL_PART = re.compile(r'"(?:[^"\\]|\\.)*"@|[^\s<>@,;:()\[\]]+@')
+_PLAIN = re.compile(r"[!-~]+")
+
+
+class MailLog:
+    """Writes the events of mail; `addresses` is the setting `log.addresses`."""
+
+    def __init__(self, addresses: Literal["domain", "shown"] = "domain") -> None:
+        self._addresses = addresses
+        self._logger = logging.getLogger("slip-relay")
+
+    def accepted(
+        self,
+        queue_id: str,
+        *,
+        source: str,
+        institution: str,
+        client: str,
+        sender: str,
+        recipients: int,
+        size: int,
+        seconds: float,
+    ) -> None:
+        """A message is in the spool, and will be answered with 250."""
+        self._write(
+            "accepted",
+            id=queue_id,
+            source=source,
+            institution=institution,
+            client=client,
+            sender=self._address(sender),
+            recipients=recipients,
+            size=size,
+            seconds=f"{seconds:.3f}",
+        )
+
+    def refused(self, *, client: str, stage: str, reply: Reply) -> None:
+        """A client was told no."""
+        self._write("refused", client=client, stage=stage, code=reply.code, status=reply.enhanced, text=reply.text)
+
+    def attempt_ended(
+        self,
+        queue_id: str,
+        number: int,
+        *,
+        route: str,
+        recipient: str,
+        state: str,
+        attempt: int,
+        seconds: float,
+        reason: str,
+    ) -> None:
+        """An attempt of a delivery ended in a state."""
+        self._write(
+            "attempt",
+            id=queue_id,
+            delivery=number,
+            route=route,
+            recipient=self._address(recipient),
+            state=state,
+            attempt=attempt,
+            seconds=f"{seconds:.3f}",
+            reason=self._masked(reason),
+        )
+
+    def job(self, queue_id: str, number: int, *, printer: str, job: str, job_id: int | None, event: str) -> None:
+        """Something happened to a print job."""
+        self._write("print", id=queue_id, delivery=number, printer=printer, job=job, job_id=job_id, what=event)
+
+    def service(self, event: str, **facts: object) -> None:
+        """The service itself: started, stopping, a listener opened."""
+        self._write(event, **facts)
+
+    def fault(self, where: str, error: BaseException) -> None:
+        """A fault of ours. The trace goes to the log, never onto the wire."""
+        self._logger.error("event=fault where=%s error=%s", where, _quoted(type(error).__name__), exc_info=error)
+
+    def _write(self, event: str, **facts: object) -> None:
+        shown = " ".join(f"{key}={_quoted(value)}" for key, value in facts.items() if value not in (None, ""))
+        self._logger.info("event=%s %s", event, shown)
+
+    def _address(self, address: str) -> str:
+        if self._addresses == "shown" or "@" not in address:
+            return address
+        return "*@" + address.rpartition("@")[2]
+
+    def _masked(self, text: str) -> str:
+        """Text from a next hop, which likes to repeat the address it refuses."""
+        return text if self._addresses == "shown" else _LOCAL_PART.sub("*@", text)
+
+
+def set_up(level: int = logging.INFO) -> None:
+    """Sends the log to standard error, and silences libraries that would write addresses and bodies."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("slip-relay").setLevel(level)
+    for chatty in ("mail", "aiosmtplib", "weasyprint", "fontTools", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    if _PLAIN.fullmatch(text) and '"' not in text and "=" not in text:
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in escaped) + '"'

@@ -1,0 +1,67 @@
+"""The bytes of a delivery as they go out: our fields on top of the message as it came, the signature made last.
+
+Nothing below our fields is touched, so signatures that the message brought along stay good. What is signed is byte for
+byte what is sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email.utils import formatdate
+
+from relay.config.settings import Config
+from relay.mail import headers
+from relay.mail.address import Address
+from relay.outgoing.rewrite import reverse_path
+from relay.outgoing.sign import Signer
+from relay.spool.records import Delivery, Message
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMail:
+    """Envelope and bytes of one delivery, ready for a next hop."""
+
+    reverse_path: Address | None
+    recipient: str
+    content: bytes
+    smtputf8: bool
+    eight_bit: bool
+
+
+class Assembler:
+    """Makes deliveries ready to leave, by one configuration."""
+
+    def __init__(self, config: Config, signer: Signer) -> None:
+        self._config = config
+        self._signer = signer
+        secret = config.server.secret
+        self._verp_key = secret.reveal().encode() if secret else b""
+
+    def assemble(self, delivery: Delivery, content: bytes) -> OutgoingMail:
+        """The mail of a delivery: envelope rewritten, Received and DKIM-Signature on top."""
+        message = delivery.message
+        institution = self._config.institution(message.institution)
+        header, body = headers.split(content)
+        signature = self._signer.sign(institution.name, header, body)
+        received = received_field(message, self._config.server.hostname)
+        sender = reverse_path(delivery, institution, self._verp_key)
+        return OutgoingMail(
+            reverse_path=sender,
+            recipient=delivery.recipient,
+            content=received + signature + content,
+            # Asked for only where it is needed: many hosts do not have it.
+            smtputf8=message.smtputf8 and not (delivery.recipient.isascii() and header.isascii()),
+            eight_bit=message.eight_bit or not body.isascii(),
+        )
+
+
+def received_field(message: Message, hostname: str) -> bytes:
+    """Our Received field (RFC 5321 4.4). Without a `for` clause: it would show one recipient to others."""
+    protocol = f"UTF8{message.protocol.removeprefix('E')}" if message.smtputf8 else message.protocol  # RFC 6531 4.3
+    client = f"IPv6:{message.client}" if ":" in message.client else message.client
+    field = (
+        f"Received: from {message.helo} ([{client}])\r\n"
+        f"\tby {hostname} (slip-relay) with {protocol} id {message.queue_id};\r\n"
+        f"\t{formatdate(message.received_at, localtime=True)}\r\n"
+    )
+    return field.encode("utf-8")

@@ -1,0 +1,167 @@
+"""The CUPS server, asked through pycups.
+
+Each question runs in a thread of its own with a connection of its own (pycups aborts the interpreter when one is
+shared), and is given up after a time: libcups has no time limit of its own. A thread that hangs is left behind; when
+too many hang, CUPS is said to be silent without being asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import cups
+
+from relay.config.printers import Cups
+from relay.errors import JobRefused, JobUnknown, PrintError
+from relay.printing.jobs import JobStatus
+
+T = TypeVar("T")
+
+MAX_THREADS = 16
+_NOT_FOUND = 0x0406  # client-error-not-found (RFC 8011 B.1.4.7)
+# client-error-bad-request, -request-entity-too-large, -request-value-too-long, -document-format-not-supported,
+# -attributes-or-values-not-supported, -conflicting-attributes, -document-format-error: another slip may well be taken.
+_ABOUT_THE_JOB = {0x0400, 0x0408, 0x0409, 0x040A, 0x040B, 0x040E, 0x0411}
+_NO_QUEUE = (0x0500, os.strerror(errno.ENOENT))  # what libcups itself says when it finds no queue of that name
+_JOB_ATTRIBUTES = [
+    "job-id",
+    "job-name",
+    "job-state",
+    "job-state-reasons",
+    "job-printer-state-message",
+    "job-printer-state-reasons",
+    "time-at-processing",
+]
+_BLOCK = 64 * 1024
+
+
+class CupsServer:
+    """One CUPS server. All methods raise PrintError when it refuses or does not answer."""
+
+    def __init__(self, settings: Cups) -> None:
+        self._is_socket = settings.server.startswith("/")
+        host, _, port = settings.server.rpartition(":")
+        self._host = settings.server if self._is_socket else host.strip("[]")
+        self._port = 631 if self._is_socket else int(port)
+        self._name = settings.server
+        self._timeout = settings.timeout
+        self._threads = threading.BoundedSemaphore(MAX_THREADS)
+
+    async def queues(self) -> list[str]:
+        """Names of the queues the server has."""
+        return list(await self._ask(lambda c: c.getPrinters()))
+
+    async def create_job(self, queue: str, name: str, options: Mapping[str, str]) -> int:
+        """Creates a job without a document and returns its id. Nothing is printed before `send_document`."""
+        return int(await self._ask(lambda c: c.createJob(queue, name, dict(options))))
+
+    async def send_document(self, queue: str, job_id: int, name: str, pdf: bytes) -> None:
+        """Hands over the whole document of a job; CUPS prints it from here on."""
+
+        def send(connection: cups.Connection) -> None:
+            connection.startDocument(queue, job_id, name, "application/pdf", 1)
+            for start in range(0, len(pdf), _BLOCK):
+                block = pdf[start : start + _BLOCK]
+                connection.writeRequestData(block, len(block))
+            connection.finishDocument(queue)
+
+        await self._ask(send)
+
+    async def job(self, job_id: int) -> JobStatus:
+        """The state of a job. Raises JobUnknown when CUPS has none of that id."""
+        found = await self._ask(lambda c: c.getJobAttributes(job_id, requested_attributes=_JOB_ATTRIBUTES))
+        return _status(found)
+
+    async def find_job(self, name: str) -> int | None:
+        """Id of the job of that name, finished or not, or None."""
+
+        def find(connection: cups.Connection) -> int | None:
+            first = 1
+            # Get-Jobs answers with 500 jobs at the most.
+            while jobs := connection.getJobs(
+                which_jobs="all", limit=500, first_job_id=first, requested_attributes=["job-id", "job-name"]
+            ):
+                for job_id, attributes in jobs.items():
+                    if attributes.get("job-name") == name:
+                        return int(job_id)
+                first = max(jobs) + 1
+            return None
+
+        return await self._ask(find)
+
+    async def _ask(self, question: Callable[[cups.Connection], T]) -> T:
+        if not self._threads.acquire(blocking=False):
+            raise PrintError(f"CUPS at {self._name} does not answer")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def tell(result: T | None, error: Exception | None) -> None:
+            if answer.done():
+                return
+            if error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(result)  # type: ignore[arg-type]
+
+        def ask() -> None:
+            result, failure = None, None
+            try:
+                result = question(self._connect())
+            except Exception as error:
+                failure = error
+            finally:
+                self._threads.release()
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(tell, result, failure)
+
+        threading.Thread(target=ask, name="cups", daemon=True).start()
+        try:
+            return await asyncio.wait_for(answer, self._timeout)
+        except TimeoutError:
+            raise PrintError(f"CUPS at {self._name} did not answer within {self._timeout:g} s") from None
+        except cups.IPPError as error:
+            raise _refusal(self._name, error) from None
+        except (cups.HTTPError, RuntimeError, OSError) as error:
+            raise PrintError(f"CUPS at {self._name} can't be reached: {error}") from None
+
+    def _connect(self) -> cups.Connection:
+        # libcups keeps these per thread. Naming the server to Connection alone is not enough: createJob builds the
+        # URI of its queue from the port set here, and CUPS does not know the queue under another one.
+        cups.setServer(self._host)
+        if not self._is_socket:
+            cups.setPort(self._port)
+        cups.setUser("slip-relay")
+        cups.setPasswordCB(lambda _prompt: "")  # never ask on a terminal
+        return cups.Connection()
+
+
+def _refusal(server: str, error: cups.IPPError) -> PrintError:
+    code, meaning = (*error.args, "")[:2]
+    if code == _NOT_FOUND or (code, meaning) == _NO_QUEUE:
+        return JobUnknown(f"CUPS at {server} does not know it: {meaning}")
+    if code in _ABOUT_THE_JOB:
+        return JobRefused(f"CUPS at {server} does not take this slip: {meaning} ({code})")
+    return PrintError(f"CUPS at {server} refused: {meaning} ({code})")
+
+
+def _status(attributes: Mapping[str, object]) -> JobStatus:
+    return JobStatus(
+        state=int(str(attributes.get("job-state", 0))),
+        reasons=_keywords(attributes.get("job-state-reasons")),
+        message=str(attributes.get("job-printer-state-message") or ""),
+        began=bool(attributes.get("time-at-processing")),
+        printer_reasons=_keywords(attributes.get("job-printer-state-reasons")),
+    )
+
+
+def _keywords(value: object) -> tuple[str, ...]:
+    """One keyword or many, as pycups gives them."""
+    if value is None:
+        return ()
+    return tuple(map(str, value)) if isinstance(value, (list, tuple)) else (str(value),)

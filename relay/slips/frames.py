@@ -1,0 +1,77 @@
+"""How a request and its answer travel between the service and a rendering child.
+
+A frame is two lengths (four bytes each, big endian), a header in JSON, and a body of bytes. No pickle: what a child
+says is read as words and numbers, because a child has read hostile mail.
+
+    child -> service   {"ready": true, ...}                      once, when it can work
+    service -> child   {"profile": {...}}            message     one slip
+    child -> service   {"began": true}                           the request was read: what happens now is its doing
+    child -> service   {"pages": ..., ...}           PDF         or
+                       {"error": "...", "died": false}
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from asyncio import StreamReader
+from typing import Any, BinaryIO
+
+from relay.slips.slip import Slip
+
+_LENGTHS = struct.Struct("!II")
+MAX_HEADER = 1024 * 1024
+MAX_BODY = 512 * 1024 * 1024
+
+
+def pack(header: dict[str, Any], body: bytes = b"") -> bytes:
+    """A frame."""
+    words = json.dumps(header).encode()
+    return b"".join((_LENGTHS.pack(len(words), len(body)), words, body))
+
+
+def read(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
+    """The next frame; None at the end of the stream."""
+    lengths = stream.read(_LENGTHS.size)
+    if len(lengths) < _LENGTHS.size:
+        return None
+    words, body = _LENGTHS.unpack(lengths)
+    return _header(stream.read(_within(words, MAX_HEADER))), stream.read(_within(body, MAX_BODY))
+
+
+async def receive(stream: StreamReader) -> tuple[dict[str, Any], bytes]:
+    """The next frame. Raises IncompleteReadError (an EOFError) at the end of the stream, ValueError on nonsense."""
+    words, body = _LENGTHS.unpack(await stream.readexactly(_LENGTHS.size))
+    header = _header(await stream.readexactly(_within(words, MAX_HEADER)))
+    return header, await stream.readexactly(_within(body, MAX_BODY))
+
+
+def slip_header(slip: Slip) -> dict[str, Any]:
+    """A slip without its PDF."""
+    return {
+        "pages": slip.pages,
+        "width_mm": slip.width_mm,
+        "height_mm": slip.height_mm,
+        "notes": list(slip.notes),
+    }
+
+
+def slip_from(header: dict[str, Any], pdf: bytes) -> Slip:
+    """The slip of an answer. Raises ValueError, KeyError or TypeError when it is none."""
+    if not pdf.startswith(b"%PDF-"):
+        raise ValueError("the answer is not a PDF")
+    notes = tuple(str(note)[:300] for note in header["notes"][:50])
+    return Slip(pdf, int(header["pages"]), float(header["width_mm"]), float(header["height_mm"]), notes)
+
+
+def _header(words: bytes) -> dict[str, Any]:
+    header = json.loads(words)
+    if not isinstance(header, dict):
+        raise ValueError("the header of a frame is an object")
+    return header
+
+
+def _within(length: int, limit: int) -> int:
+    if length > limit:
+        raise ValueError("the frame is too long")
+    return length

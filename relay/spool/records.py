@@ -1,0 +1,126 @@
+"""What the spool keeps, as frozen records, and which states may follow which.
+
+A `Message` is immutable: bytes plus envelope, named by its queue id. A `Delivery` is one message for one recipient,
+the unit of state, retry and proof. A `PrintJob` is what CUPS was asked to do for a delivery.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from relay.mail.address import Address, parse_address
+from relay.mail.status import Reply
+
+
+class State(StrEnum):
+    """Where a delivery stands."""
+
+    QUEUED = "queued"
+    ACTIVE = "active"
+    DEFERRED = "deferred"
+    PENDING = "pending"
+    "Handed to CUPS, not on paper yet."
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    HELD = "held"
+    CANCELLED = "cancelled"
+    UNCERTAIN = "uncertain"
+    "May or may not be on paper; a person decides."
+    CORRUPT = "corrupt"
+    "Its bytes are not what was accepted."
+
+
+OPEN = frozenset({State.QUEUED, State.ACTIVE, State.DEFERRED, State.PENDING})
+"""States in which the service has work to do."""
+
+FINAL = frozenset({State.DELIVERED, State.FAILED, State.EXPIRED, State.CANCELLED})
+"""States that nothing follows."""
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.ACTIVE, State.HELD, State.CANCELLED}),
+    State.ACTIVE: frozenset(State) - {State.QUEUED},
+    State.DEFERRED: frozenset({State.ACTIVE, State.HELD, State.CANCELLED, State.EXPIRED}),
+    State.PENDING: frozenset(
+        {State.ACTIVE, State.DELIVERED, State.DEFERRED, State.HELD, State.FAILED, State.UNCERTAIN, State.CANCELLED}
+    ),
+    State.HELD: frozenset({State.QUEUED, State.CANCELLED}),
+    State.UNCERTAIN: frozenset({State.QUEUED, State.DELIVERED, State.CANCELLED}),
+    State.CORRUPT: frozenset({State.CANCELLED}),
+    **dict.fromkeys(FINAL, frozenset()),
+}
+"""The states that may follow a state. ACTIVE follows ACTIVE when a dead worker's delivery is taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One accepted message without its bytes."""
+
+    queue_id: str
+    institution: str
+    source: str
+    reverse_path: str | None
+    "None is the null reverse-path."
+    smtputf8: bool
+    eight_bit: bool
+    received_at: float
+    "Seconds since the epoch."
+    client: str
+    "Address of the client, as in `192.0.2.1`."
+    helo: str
+    protocol: str
+    "What the Received field says: ESMTP, ESMTPS, ESMTPSA (RFC 3848)."
+    message_id: str
+    size: int
+    sha256: str
+
+    @property
+    def sender(self) -> Address | None:
+        """The reverse-path as an address; None for the null reverse-path."""
+        return parse_address(self.reverse_path) if self.reverse_path else None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message for one recipient. `attempts` with the lease's owner is the fence of every write."""
+
+    id: int
+    message: Message
+    number: int
+    "Which of the message's recipients, from 0."
+    recipient: str
+    route: str
+    state: State
+    attempts: int
+    next_attempt_at: float
+    job: PrintJob | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PrintJob:
+    """A job that was created in CUPS for a delivery, or is about to be (`job_id` None)."""
+
+    name: str
+    "Unique and opaque; by it the job is found again after a crash."
+    queue: str
+    job_id: int | None = None
+    sent: bool = False
+    "Whether the whole document was handed over."
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended: the state that follows, and why."""
+
+    state: State
+    reason: str = ""
+    "One sentence for people; no patron data."
+    reply: Reply | None = None
+    "What the next hop answered, when it did."
+    evidence: str = ""
+    "What is known of the paper: handed-over, spooler-confirmed, device-confirmed."
+    notes: tuple[str, ...] = field(default=())
+    "What was odd about a slip that was printed all the same."
+    shut_for: float | None = None
+    "Seconds for which the whole route is shut, where the fault is not this delivery's: it keeps its place."

@@ -1,0 +1,161 @@
+"""A slip onto paper: rendered, created as a CUPS job under a unique name, handed over, followed to its end.
+
+Promises (the durability contract, 5): the job's name is committed before the job is created, and its id before the
+document is sent; after a crash CUPS is asked what became of it before anything is sent again; where nobody can tell,
+the delivery is `uncertain` and a person decides. A slip that can't be rendered is held with its reason. One slip of a
+printer is under way at a time, so slips come out in the order in which they arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from relay.config.printers import Printer
+from relay.config.settings import Config
+from relay.errors import Interrupted, JobRefused, JobUnknown, PrintError, RenderError, RendererUnavailable
+from relay.maillog import MailLog
+from relay.printing.cups import CupsServer
+from relay.printing.jobs import JobEnd, JobStatus, page_options
+from relay.slips.pool import RenderPool
+from relay.slips.slip import Slip
+from relay.spool.records import Delivery, Outcome, PrintJob, State
+from relay.spool.store import Store
+
+LONGEST_WAIT = 15.0
+"""Seconds until a slip is tried again for which CUPS was not to be had; those behind it wait too."""
+
+
+class PrinterTransport:
+    """Deliveries to one printer."""
+
+    concurrency = 1
+
+    def __init__(
+        self, printer: Printer, config: Config, store: Store, renderer: RenderPool, cups: CupsServer, maillog: MailLog
+    ) -> None:
+        self._printer = printer
+        self._profile = config.profile(printer.profile)
+        self._poll = config.cups.poll
+        self._shut_for = min(config.delivery.retry_first, LONGEST_WAIT)
+        self._store = store
+        self._renderer = renderer
+        self._cups = cups
+        self._maillog = maillog
+        self._interrupted = asyncio.Event()
+
+    async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
+        """Prints the slip, or goes on where an earlier attempt was cut off."""
+        try:
+            if delivery.job is not None:
+                return await self._resume(delivery, delivery.job, content)
+            return await self._print(delivery, content)
+        except RenderError as error:
+            return Outcome(State.HELD, f"can't be rendered: {error}")
+        except JobRefused as error:
+            return Outcome(State.HELD, str(error))
+        except (PrintError, RendererUnavailable) as error:
+            return Outcome(State.DEFERRED, str(error), shut_for=self._shut_for)
+
+    def interrupt(self) -> None:
+        """Following a job can go on after the start: its id is in the spool."""
+        self._interrupted.set()
+
+    async def close(self) -> None:
+        """Nothing to let go of: the renderer and CUPS belong to all printers."""
+
+    async def _print(self, delivery: Delivery, content: bytes) -> Outcome:
+        slip = await self._renderer.render(content, self._profile)
+        name = f"slip-{delivery.message.queue_id}-{delivery.number}-{delivery.attempts}"
+        job = PrintJob(name, self._printer.queue)
+        delivery = await self._store.record_job(delivery, job)
+        return await self._create(delivery, job, slip)
+
+    async def _create(self, delivery: Delivery, job: PrintJob, slip: Slip) -> Outcome:
+        options = page_options(slip.width_mm, slip.height_mm, self._profile.paper)
+        try:
+            job_id = await self._cups.create_job(job.queue, job.name, options)
+        except JobUnknown:
+            raise PrintError(f"CUPS has no queue {job.queue!r}") from None
+        job = PrintJob(job.name, job.queue, job_id)
+        delivery = await self._store.record_job(delivery, job)
+        self._log(delivery, job, "created")
+        return await self._send(delivery, job, job_id, slip)
+
+    async def _send(self, delivery: Delivery, job: PrintJob, job_id: int, slip: Slip) -> Outcome:
+        await self._cups.send_document(job.queue, job_id, job.name, slip.pdf)
+        self._log(delivery, job, "sent")
+        return await self._follow(delivery, job, job_id, slip.notes)
+
+    async def _follow(self, delivery: Delivery, job: PrintJob, job_id: int, notes: tuple[str, ...] = ()) -> Outcome:
+        """Waits until CUPS says how the job ended. This takes as long as the printer is out of paper."""
+        delivery = await self._store.record_job(delivery, PrintJob(job.name, job.queue, job_id, sent=True))
+        trouble: str | None = None
+        while True:
+            try:
+                status = await self._cups.job(job_id)
+            except JobUnknown:
+                return _uncertain(job_id)
+            except PrintError:
+                # CUPS is away. The job is in its spool and will come back with it.
+                status = JobStatus(state=0, message="CUPS does not answer")
+            if status.trouble != trouble:
+                trouble = status.trouble
+                delivery = await self._store.pending(delivery, trouble)
+            if status.end is not None:
+                self._log(delivery, job, status.end.value)
+                return _outcome(job_id, status, notes)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._interrupted.wait(), self._poll)
+                raise Interrupted(f"the print job {job_id} is followed after the next start")
+
+    async def _resume(self, delivery: Delivery, job: PrintJob, content: bytes) -> Outcome:
+        """Asks CUPS what became of a job that an earlier attempt left behind, and goes on from there."""
+        job_id = job.job_id if job.job_id is not None else await self._cups.find_job(job.name)
+        if job_id is None:
+            # The id is committed before the document is sent: a job that never was has no paper.
+            return await self._print(await self._store.forget_job(delivery), content)
+        if job.sent:
+            return await self._follow(delivery, job, job_id)
+        try:
+            status = await self._cups.job(job_id)
+        except JobUnknown:
+            return _uncertain(job_id)
+        if status.end is JobEnd.ABORTED and not status.began:
+            # CUPS gives up a job whose document does not come: nothing of it can be on paper.
+            return await self._print(await self._store.forget_job(delivery), content)
+        if not status.lacks_document:
+            return await self._follow(delivery, job, job_id)
+        slip = await self._renderer.render(content, self._profile)
+        if job.job_id is None:
+            job = PrintJob(job.name, job.queue, job_id)
+            delivery = await self._store.record_job(delivery, job)
+        return await self._send(delivery, job, job_id, slip)
+
+    def _log(self, delivery: Delivery, job: PrintJob, event: str) -> None:
+        self._maillog.job(
+            delivery.message.queue_id,
+            delivery.number,
+            printer=self._printer.name,
+            job=job.name,
+            job_id=job.job_id,
+            event=event,
+        )
+
+
+def _uncertain(job_id: int) -> Outcome:
+    return Outcome(
+        State.UNCERTAIN,
+        f"CUPS does not know the print job {job_id} any more: look whether the slip is at the printer",
+    )
+
+
+def _outcome(job_id: int, status: JobStatus, notes: tuple[str, ...]) -> Outcome:
+    if status.end is JobEnd.COMPLETED:
+        return Outcome(State.DELIVERED, f"CUPS completed job {job_id}", evidence="spooler-confirmed", notes=notes)
+    how = f"{status.end.value if status.end else 'ended'}{f' ({status.message})' if status.message else ''}"
+    if status.began:
+        # Whatever the message says: part of it or all of it may be on paper, and printers do finish cancelled pages.
+        reason = f"the print job {job_id} was begun and then {how}: look whether the slip is at the printer"
+        return Outcome(State.UNCERTAIN, reason, notes=notes)
+    return Outcome(State.HELD, f"the print job {job_id} was {how} before it was printed", notes=notes)

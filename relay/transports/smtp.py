@@ -1,0 +1,191 @@
+"""SMTP to a next hop: one delivery is one transaction with one recipient.
+
+5yz settles as failed; 4yz, a lost connection and an answer that never came are deferred. When the answer after the
+final dot is not known the delivery is deferred too: the mail may arrive twice, with the same Message-ID, never not at
+all.
+Known limit: 8-bit text is sent also to a host that does not offer 8BITMIME.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiosmtplib
+
+from relay.config.settings import NextHop
+from relay.dns.resolver import MailHost, Resolver
+from relay.errors import DnsError, NoSuchDomain
+from relay.mail.address import Address, ascii_domain, parse_address
+from relay.mail.status import Reply, printable
+from relay.outgoing.assemble import Assembler, OutgoingMail
+from relay.spool.records import Delivery, Outcome, State
+from relay.transports.connection import Connection, ConnectionPool
+
+LARGE = 256 * 1024
+"""Bytes from which on a message is signed off the event loop: a 25 MB letter takes a tenth of a second."""
+
+
+class _Answered(Exception):
+    """The next hop said no; the session is still good."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+class SmtpTransport:
+    """Deliveries to one next hop."""
+
+    def __init__(self, hop: NextHop, hostname: str, assembler: Assembler, resolver: Resolver) -> None:
+        self.concurrency = hop.max_connections
+        self._hop = hop
+        self._assembler = assembler
+        self._resolver = resolver
+        self._pool = ConnectionPool(hop, hostname)
+
+    async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
+        """Sends the delivery to the smarthost, or to the first MX host that can be reached."""
+        if len(content) < LARGE:
+            mail = self._assembler.assemble(delivery, content)
+        else:
+            mail = await asyncio.to_thread(self._assembler.assemble, delivery, content)
+        try:
+            hosts = await self._hosts(parse_address(mail.recipient))
+        except NoSuchDomain as error:
+            return Outcome(State.FAILED, str(error), Reply(550, "5.1.2", str(error)))
+        except DnsError as error:
+            return Outcome(State.DEFERRED, str(error))
+        outcome = Outcome(State.DEFERRED, "there is no host to send it to")
+        for host in hosts:
+            outcome, reached = await self._try_host(host, mail)
+            if reached:
+                break
+        return outcome
+
+    def interrupt(self) -> None:
+        """A transaction is better ended than cut off: the answer to it may be on its way."""
+
+    async def close(self) -> None:
+        """Ends the kept sessions."""
+        await self._pool.close()
+
+    async def _hosts(self, recipient: Address) -> list[MailHost]:
+        if self._hop.host is not None:
+            return [MailHost(self._hop.host, self._hop.host)]
+        return await self._resolver.mail_hosts(recipient.domain)
+
+    async def _try_host(self, target: MailHost, mail: OutgoingMail) -> tuple[Outcome, bool]:
+        """The outcome at a host, and whether the host was reached at all: if not, the next may be tried."""
+        host, fresh = target.name, False
+        while True:
+            try:
+                connection = await self._pool.lend(target.address, fresh=fresh)
+            except aiosmtplib.SMTPResponseException as error:
+                # A refused login is a mistake in our configuration, never the fault of this mail: deferred, whatever
+                # the code.
+                return _deferred(f"{host} refused the session", Reply.parse(error.code, error.message)), False
+            except (aiosmtplib.SMTPException, OSError) as error:
+                return Outcome(State.DEFERRED, f"{host} can't be reached: {_in_words(error)}"), False
+            try:
+                reply = await self._transaction(connection, mail)
+            except _Answered as answer:
+                if answer.reply.code == 421 and connection.is_stale:
+                    connection.client.close()
+                    fresh = True
+                    continue
+                await self._after_refusal(target.address, connection)
+                return _refused(host, answer.reply), True
+            except (aiosmtplib.SMTPException, OSError) as error:
+                connection.client.close()
+                if connection.is_stale:
+                    fresh = True
+                    continue
+                return Outcome(State.DEFERRED, f"the connection to {host} was lost: {_in_words(error)}"), True
+            except BaseException:
+                connection.client.close()
+                raise
+            self._pool.give_back(target.address, connection)
+            return Outcome(State.DELIVERED, f"taken by {host}", reply), True
+
+    async def _transaction(self, connection: Connection, mail: OutgoingMail) -> Reply:
+        client = connection.client
+        if mail.smtputf8 and not client.supports_extension("smtputf8"):
+            raise _Answered(Reply(553, "5.6.7", "the next hop does not take internationalised mail"))
+        sender = _wire(mail.reverse_path, mail.smtputf8)
+        options = [b"FROM:<%s>" % sender]
+        if client.supports_extension("size"):
+            options.append(b"SIZE=%d" % len(mail.content))
+        if mail.eight_bit and client.supports_extension("8bitmime"):
+            options.append(b"BODY=8BITMIME")
+        if mail.smtputf8:
+            options.append(b"SMTPUTF8")
+        _expect(250, await client.execute_command(b"MAIL", *options))
+        recipient = _wire(parse_address(mail.recipient), mail.smtputf8)
+        _expect(250, await client.execute_command(b"RCPT", b"TO:<%s>" % recipient))
+        _expect(354, await client.execute_command(b"DATA"))
+        connection.data_begun = True
+        answer = await self._send(client, mail.content)
+        _expect(250, answer)
+        return Reply.parse(answer.code, answer.message)
+
+    async def _send(self, client: aiosmtplib.SMTP, content: bytes) -> aiosmtplib.SMTPResponse:
+        """Sends the message after 354 and waits for the answer.
+
+        Not by `client.data`: it goes over the line ends, which are right, with expressions on the event loop, which
+        takes seconds and a gigabyte for a message of many short lines.
+        """
+        large = len(content) >= LARGE
+        wire = await asyncio.to_thread(stuffed, content) if large else stuffed(content)
+        protocol = client.protocol
+        if protocol is None:
+            raise aiosmtplib.SMTPServerDisconnected("the connection was lost")
+        for start in range(0, len(wire), LARGE):
+            protocol.write(wire[start : start + LARGE])
+            if large:
+                await asyncio.sleep(0)  # others get their turn
+        return await protocol.read_response(timeout=self._hop.data_timeout)
+
+    async def _after_refusal(self, address: str, connection: Connection) -> None:
+        """Keeps the session where it can begin anew."""
+        try:
+            reset = await connection.client.rset()
+        except (aiosmtplib.SMTPException, OSError):
+            connection.client.close()
+            return
+        if reset.code == 250:
+            self._pool.give_back(address, connection)
+
+
+def stuffed(content: bytes) -> bytes:
+    """A message as it stands after DATA: a dot before each line that begins with one, and the end mark."""
+    dot = b"." if content.startswith(b".") else b""
+    end = b"" if content.endswith(b"\r\n") else b"\r\n"
+    return b"".join((dot, content.replace(b"\r\n.", b"\r\n.."), end, b".\r\n"))
+
+
+def _expect(code: int, answer: aiosmtplib.SMTPResponse) -> None:
+    if answer.code // 10 != code // 10:
+        raise _Answered(Reply.parse(answer.code, answer.message))
+
+
+def _wire(address: Address | None, smtputf8: bool) -> bytes:
+    """A path's inside as it is sent: A-labels unless the mail is internationalised."""
+    if address is None:
+        return b""
+    if smtputf8:
+        return str(address).encode("utf-8")
+    return str(Address(address.local, ascii_domain(address.domain))).encode("ascii")
+
+
+def _refused(host: str, reply: Reply) -> Outcome:
+    if reply.permanent:
+        return Outcome(State.FAILED, f"{host} refused it: {reply}", reply)
+    return _deferred(f"{host} put it off", reply)
+
+
+def _deferred(what: str, reply: Reply) -> Outcome:
+    return Outcome(State.DEFERRED, f"{what}: {reply}", reply)
+
+
+def _in_words(error: Exception) -> str:
+    return printable(str(error), 300) or type(error).__name__

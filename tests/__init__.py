@@ -1,0 +1,1 @@
+"""Tests of slip-relay, and the bench they share (`tests/harness`)."""

@@ -1,0 +1,28 @@
+"""A message as intake would have accepted it, for tests that begin at the spool."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+from relay.mail.queue_id import new_queue_id
+from relay.spool.records import Message
+
+
+def accepted(content: bytes, *, reverse_path: str | None = "alma@exlibrisgroup.example") -> Message:
+    """A new message with that content, received now."""
+    return Message(
+        queue_id=new_queue_id(),
+        institution="demo",
+        source="alma",
+        reverse_path=reverse_path,
+        smtputf8=False,
+        eight_bit=False,
+        received_at=time.time(),
+        client="127.0.0.1",
+        helo="alma.example",
+        protocol="ESMTP",
+        message_id="<1@alma.example>",
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )

@@ -1,0 +1,172 @@
+"""What an attempt that was cut off leaves behind, and how the next one goes on: with a real CUPS and a real spool.
+
+Each test puts spool and CUPS into the state of a crash at one step of printing, then lets the next attempt run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from relay.config.load import load
+from relay.maillog import MailLog
+from relay.printing.cups import CupsServer
+from relay.printing.jobs import JobEnd, page_options
+from relay.slips.pool import RenderPool
+from relay.spool.records import Delivery, Outcome, PrintJob, State
+from relay.spool.store import Store
+from relay.transports.printer import PrinterTransport
+from tests.accepted import accepted
+from tests.harness import samples
+from tests.harness.playground import Playground
+from tests.harness.printers import VirtualPrinter
+from tests.harness.waiting import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SLIP = samples.request_slip(recipient="a5@print.lib.example")
+A5 = page_options(148, 210, "A5")
+
+
+class Desk:
+    """A printer's transport with its neighbours, and no service around them."""
+
+    def __init__(self, playground: Playground, store: Store, renderer: RenderPool) -> None:
+        config = load(playground.institution.config)
+        self.playground = playground
+        self.store = store
+        self.cups = CupsServer(config.cups)
+        self.renderer = renderer
+        self.printer: VirtualPrinter = playground.printers["a5"]
+        self.transport = PrinterTransport(config.printer("a5"), config, store, renderer, self.cups, MailLog())
+        self.profile = config.profile("a5")
+
+    async def cut_off(self, job: PrintJob | None) -> Delivery:
+        """A delivery whose attempt ended in a crash, with the job that was recorded by then."""
+        message = accepted(SLIP, reverse_path=None)
+        routes = [("a5@print.lib.example", "print:a5")]
+        delivery = (await self.store.accept(message, SLIP, routes, claim=True))[0]
+        delivery = await self.store.begin(delivery, time.time())
+        return await self.store.record_job(delivery, job) if job else delivery
+
+    async def next_attempt(self, delivery: Delivery) -> Outcome:
+        """What the attempt after the restart makes of it."""
+        return await self.transport.deliver(await self.store.begin(delivery, time.time()), SLIP)
+
+    async def pdf(self) -> bytes:
+        return (await self.renderer.render(SLIP, self.profile)).pdf
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
+    folder: Path = tmp_path_factory.mktemp("resume")
+    async with Playground(folder / "all", start_appliance=False) as playground:
+        store = Store(folder / "spool.db", "node")
+        store.open()
+        desk = Desk(playground, store, RenderPool(load(playground.institution.config).rendering))
+        await desk.renderer.start()
+        yield desk
+        await desk.renderer.stop()
+        store.close()
+
+
+async def test_crash_before_the_job_was_created(desk: Desk) -> None:
+    before = len(desk.printer.papers())
+    delivery = await desk.cut_off(PrintJob("slip-never-created", "a5"))
+    outcome = await desk.next_attempt(delivery)
+    assert (outcome.state, outcome.evidence) == (State.DELIVERED, "spooler-confirmed")
+    assert len(desk.printer.papers()) == before + 1
+    assert "slip-never-created" not in desk.printer.job_names()
+
+
+async def test_crash_after_the_job_was_created_before_its_id_was_committed(desk: Desk) -> None:
+    before = len(desk.printer.papers())
+    delivery = await desk.cut_off(PrintJob("slip-created", "a5"))
+    job_id = await desk.cups.create_job("a5", "slip-created", A5)
+    outcome = await desk.next_attempt(delivery)
+    assert outcome.reason == f"CUPS completed job {job_id}"
+    assert len(desk.printer.papers()) == before + 1
+    assert desk.printer.job_names()[-1] == "slip-created"
+
+
+async def test_crash_after_the_id_was_committed_before_the_document_was_sent(desk: Desk) -> None:
+    before = len(desk.printer.papers())
+    job_id = await desk.cups.create_job("a5", "slip-empty", A5)
+    outcome = await desk.next_attempt(await desk.cut_off(PrintJob("slip-empty", "a5", job_id)))
+    assert outcome.reason == f"CUPS completed job {job_id}"
+    assert len(desk.printer.papers()) == before + 1
+
+
+async def test_crash_after_the_document_was_sent_before_that_was_committed(desk: Desk) -> None:
+    before = len(desk.printer.papers())
+    job_id = await desk.cups.create_job("a5", "slip-sent", A5)
+    await desk.cups.send_document("a5", job_id, "slip-sent", await desk.pdf())
+    outcome = await desk.next_attempt(await desk.cut_off(PrintJob("slip-sent", "a5", job_id)))
+    assert outcome.reason == f"CUPS completed job {job_id}"
+    assert len(desk.printer.papers()) == before + 1
+
+
+async def test_crash_after_the_slip_was_on_paper(desk: Desk) -> None:
+    before = len(desk.printer.papers())
+    job_id = await desk.cups.create_job("a5", "slip-printed", A5)
+    await desk.cups.send_document("a5", job_id, "slip-printed", await desk.pdf())
+    await desk.printer.wait_for_papers(before + 1)
+    outcome = await desk.next_attempt(await desk.cut_off(PrintJob("slip-printed", "a5", job_id, sent=True)))
+    assert outcome.state is State.DELIVERED
+    assert len(desk.printer.papers()) == before + 1
+
+
+async def test_a_job_that_cups_has_forgotten_is_uncertain_and_not_printed_again(desk: Desk) -> None:
+    before = len(desk.printer.papers())
+    for sent in (True, False):
+        outcome = await desk.next_attempt(await desk.cut_off(PrintJob(f"slip-gone-{sent}", "a5", 99_999, sent=sent)))
+        assert outcome.state is State.UNCERTAIN
+        assert "look whether the slip is at the printer" in outcome.reason
+    assert len(desk.printer.papers()) == before
+
+
+async def test_a_queue_that_is_not_there_defers_and_says_so(desk: Desk) -> None:
+    await desk.playground.cupsd.lpadmin("-x", "a5")
+    outcome = await desk.next_attempt(await desk.cut_off(None))
+    assert outcome.state is State.DEFERRED
+    assert outcome.reason == "CUPS has no queue 'a5'"
+    await desk.playground.cupsd.add_queue("a5", desk.printer.device_uri)
+
+
+async def test_cups_away_defers_and_the_slip_is_printed_when_it_is_back(desk: Desk) -> None:
+    before = len(desk.printer.papers())
+    delivery = await desk.cut_off(None)
+    await desk.playground.cupsd.stop()
+    outcome = await desk.transport.deliver(delivery, SLIP)
+    assert outcome.state is State.DEFERRED
+    assert "can't be reached" in outcome.reason
+    await desk.playground.cupsd.start()
+    outcome = await desk.next_attempt(await as_claimed(desk, delivery))
+    assert outcome.state is State.DELIVERED
+    assert len(desk.printer.papers()) == before + 1
+
+
+async def test_a_job_that_cups_gave_up_waiting_for_is_printed_anew(desk: Desk) -> None:
+    before = len(desk.printer.papers())
+    await desk.playground.cupsd.restart_with("MultipleOperationTimeout 1")
+    job_id = await desk.cups.create_job("a5", "slip-given-up", A5)
+
+    async def gave_up() -> bool:
+        return (await desk.cups.job(job_id)).end is JobEnd.ABORTED
+
+    await until(gave_up, "CUPS to give up waiting for the document", seconds=30)
+    outcome = await desk.next_attempt(await desk.cut_off(PrintJob("slip-given-up", "a5", job_id)))
+    assert outcome.state is State.DELIVERED
+    assert len(desk.printer.papers()) == before + 1
+    assert "slip-given-up" not in desk.printer.job_names()
+
+
+async def as_claimed(desk: Desk, delivery: Delivery) -> Delivery:
+    """The delivery as the spool has it now, its print job included."""
+    await desk.store.settle(delivery, Outcome(State.DEFERRED, "later"), time.time() - 1)
+    claimed = await until(lambda: desk.store.claim(10), "the delivery to be due")
+    return next(each for each in claimed if each.id == delivery.id)

@@ -1,0 +1,1 @@
+"""Parts by themselves; no other process but what a test starts."""

@@ -1,0 +1,234 @@
+"""Wrong configurations, with what is said about them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from relay.config.kinds import paper_size
+from relay.config.load import load
+from relay.config.settings import Config
+from relay.errors import ConfigError
+from tests.unit.conftest import Tree
+
+SAMPLE = Path(__file__).parents[2] / "config" / "relay.toml"
+
+
+def to_toml(tree: Any, indent: str = "") -> str:
+    """TOML of a tree; inner tables are written inline."""
+    lines = [f"{key} = {inline(value)}" for key, value in tree.items() if not is_tables(value)]
+    for key, value in tree.items():
+        for table in value if is_tables(value) else []:
+            lines += [f"[[{key}]]", *(f"{name} = {inline(item)}" for name, item in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def is_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {inline(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(inline, value)) + "]"
+    return json.dumps(value)
+
+
+def write(folder: Path, tree: Tree) -> Path:
+    path = folder / "relay.toml"
+    path.write_text(to_toml(tree), encoding="utf-8")
+    return path
+
+
+def complaints(folder: Path, tree: Tree) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        load(write(folder, tree))
+    return [str(problem) for problem in error.value.problems]
+
+
+def test_the_small_configuration_is_right(tmp_path: Path, tree: Tree) -> None:
+    config = load(write(tmp_path, tree))
+    assert config.printer("desk").profile == "a4"
+    assert config.profile("a4").paper == "A4"
+
+
+CATALOGUE: list[tuple[str, Any, str]] = [
+    ("server.hostnam", "x", "relay.toml: server.hostnam: is unknown; is hostname meant?"),
+    ("printers.0.colour", True, "relay.toml: printers[1].colour ('desk'): is unknown; known here: name, institution,"),
+    ("server.secret", "abc", 'relay.toml: server.secret: is a secret: name its place, as in { file = "/etc'),
+    ("server.secret", {"file": "nowhere"}, "nowhere does not exist or can't be read"),
+    ("server.secret", {"env": "SLIP_RELAY_UNSET"}, "the environment variable SLIP_RELAY_UNSET is not set"),
+    ("server.secret", {}, "exactly one of file and env"),
+    ("server.password", "abc", "secrets do not stand in the configuration"),
+    ("listeners.0.port", 70000, "relay.toml: listeners[1].port ('smtp'): input should be less than or equal to 65535"),
+    ("listeners.0.kind", "submission", "needs tls_certificate and tls_key"),
+    ("listeners.0.tls_key", "key.pem", "go together"),
+    ("listeners.0.address", "localhost", "'localhost' is not an IP address"),
+    ("dns", {"nameservers": ["dns.example:53"]}, "'dns.example' is not an IP address"),
+    ("server.secret", {"file": "/tmp"}, "the file /tmp does not exist or can't be read"),
+    ("cups", {"server": "localhost:ipp"}, "a CUPS server is the path of its socket, or host:port"),
+    ("cups", {"poll": 0}, "greater than or equal to 0.05"),
+    ("dns", {"nameservers": ["127.0.0.1:99999"]}, "has no valid port"),
+    ("delivery", {"retry_first": 0}, "greater than or equal to 0.01"),
+    ("intake", {"max_message_size": 0}, "greater than or equal to 65536"),
+    ("next_hops.0.host", "smtp example", "next_hops[1].host ('default'): string should match pattern"),
+    ("printers.0.queue", "", "printers[1].queue ('desk'): string should have at least 1 character"),
+    ("institutions.0.envelope_from", "größe@lib.example", "envelope_from has to be ASCII"),
+    ("spool.url", "sqlite:///", "spool.url: a spool is named as in"),
+    ("spool.url", "mysql://x", "spool.url: a spool is named as in"),
+    ("institutions.0.domains", [], "institutions[1].domains ('demo'): tuple should have at least 1 item"),
+    ("institutions.0.domains", ["not a domain"], "is not a domain name"),
+    ("institutions.0.envelope_from", "nobody", "the address has no @"),
+    ("institutions.0.bounce_domain", None, 'envelope_from = "verp" needs a bounce_domain'),
+    (
+        "institutions.0.next_hop",
+        "campus",
+        "institutions[1].next_hop ('demo'): there is no next hop 'campus' (there are: default)",
+    ),
+    (
+        "institutions.0.dkim",
+        [{"domain": "lib.example", "selector": "s1", "key_file": "missing.pem"}],
+        "dkim[1].key_file ('demo'): the key file {folder}/missing.pem does not exist; `slip-relay dkim",
+    ),
+    ("sources.0.networks", ["192.0.2.0/33"], "a network is written as in"),
+    ("sources.0.networks", [], "a source is known by networks, or by username and password_hash"),
+    ("sources.0.institutions", ["other"], "sources[1].institutions ('alma'): there is no institution 'other'"),
+    ("sources.0.username", "alma", "username and password_hash go together"),
+    ("next_hops.0.name", "returned", "returned is a reserved word"),
+    ("next_hops.0.username", "me", "username and password go together"),
+    ("printers.0.institution", "other", "printers[1].institution ('desk'): there is no institution 'other'"),
+    ("printers.0.profile", "a3", "there is no profile 'a3' (there are: a4, a5, letter, receipt80)"),
+    ("printers.0.mailboxes", ["desk"], "printers[1].mailboxes[1] ('desk'): the address has no @"),
+    (
+        "rules",
+        [{"name": "r", "print": "nowhere"}],
+        "relay.toml: rules[1].print ('r'): there is no printer 'nowhere' (there are: desk)",
+    ),
+    ("rules", [{"name": "r"}], "a rule has exactly one of print, next_hop, hold and discard"),
+    ("rules", [{"name": "r", "next_hop": "mars"}], "there is no next hop 'mars'"),
+    ("rules", [{"name": "R 1", "discard": True}], "a name is made of small letters"),
+    ("delivery", {"retry_first": "soon"}, 'a duration is seconds, or a number with s, m, h or d, as in "30s"'),
+    ("profiles", [{"name": "p", "paper": "A9"}], "a paper is A4, A5, Letter, a sheet as in"),
+    ("profiles", [{"name": "p", "paper": "58mm", "margin_mm": 25}], "leave no room"),
+    ("printer", [{}], "is unknown; is printers meant?"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "complaint"), CATALOGUE, ids=[f"{p}-{c[:30]}" for p, _, c in CATALOGUE])
+def test_a_mistake_is_told_with_its_place(tmp_path: Path, tree: Tree, place: str, value: Any, complaint: str) -> None:
+    node: Any = tree
+    *steps, last = [int(step) if step.isdigit() else step for step in place.split(".")]
+    for step in steps:
+        node = node[step]
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    told = complaints(tmp_path, tree)
+    assert any(complaint.replace("{folder}", str(tmp_path)) in line for line in told), told
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path, tree: Tree) -> None:
+    tree["server"]["hostnam"] = "x"
+    tree["sources"][0]["networks"] = ["x"]
+    tree["printers"][0]["mailboxes"] = ["x"]
+    assert len(complaints(tmp_path, tree)) == 3
+
+
+def test_the_same_name_or_mailbox_twice_is_a_mistake(tmp_path: Path, tree: Tree) -> None:
+    tree["printers"].append({**tree["printers"][0], "mailboxes": ["Desk@print.lib.example"]})
+    tree["printers"].append({**tree["printers"][0], "name": "other"})
+    told = complaints(tmp_path, tree)
+    assert any("another one of printers named 'desk'" in line for line in told)
+    assert any("stands for the printer 'desk' already" in line for line in told)
+
+
+def test_conf_d_adds_to_lists_and_is_named_in_messages(tmp_path: Path, tree: Tree) -> None:
+    path = write(tmp_path, tree)
+    (tmp_path / "conf.d").mkdir()
+    more = tmp_path / "conf.d" / "law.toml"
+    more.write_text('[[institutions]]\nname = "law"\ndomains = ["law.example"]\nbounce_domain = "b.law.example"\n')
+    assert [each.name for each in load(path).institutions] == ["demo", "law"]
+    more.write_text('[[institutions]]\nname = "law"\ndomains = ["law.example"]\n[server]\nhostname = "two"\n')
+    with pytest.raises(ConfigError) as error:
+        load(path)
+    told = [str(problem) for problem in error.value.problems]
+    assert any(line.startswith("conf.d/law.toml: institutions[1] ('law'): ") for line in told), told
+    assert "conf.d/law.toml: server.hostname: is set in relay.toml already" in told
+
+
+def test_a_file_of_conf_d_that_is_named_like_the_main_file_is_told_from_it(tmp_path: Path, tree: Tree) -> None:
+    path = write(tmp_path, tree)
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "relay.toml").write_text('[server]\nhostname = "two.example"\n')
+    with pytest.raises(ConfigError, match=r"conf\.d/relay\.toml: server\.hostname: is set in relay\.toml already"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"), [(b"[server", "is not TOML"), (b"\xff\xfe", "is not UTF-8"), (None, "can't be read")]
+)
+def test_a_file_that_can_t_be_read(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+    path = tmp_path / "relay.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=complaint):
+        load(path)
+
+
+def test_papers() -> None:
+    assert paper_size("A5") == (148.0, 210.0)
+    assert paper_size("80mm") == (80.0, None)
+    assert paper_size("100x150mm") == (100.0, 150.0)
+
+
+def sample_on_this_machine(folder: Path) -> Path:
+    """The sample configuration with its files made, so that only the sample itself can be wrong."""
+    text = SAMPLE.read_text(encoding="utf-8")
+    for path in set(re.findall(r'"(/etc/slip-relay/[^"]+)"', text)):
+        here = folder / path.removeprefix("/etc/slip-relay/")
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.write_text("0123456789abcdef", encoding="utf-8")
+        text = text.replace(f'"{path}"', f'"{here}"')
+    out = folder / "relay.toml"
+    out.write_text(text, encoding="utf-8")
+    return out
+
+
+def test_the_sample_is_right(tmp_path: Path) -> None:
+    config = load(sample_on_this_machine(tmp_path))
+    assert [printer.name for printer in config.printers] == ["main-desk", "receipts"]
+
+
+def test_the_optional_settings_of_the_sample_are_right_too(tmp_path: Path) -> None:
+    path = sample_on_this_machine(tmp_path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(r"(?m)^#(?=[a-z_]+ = )", "", text), encoding="utf-8")
+    (tmp_path / "campus-ca.pem").touch()
+    text = path.read_text(encoding="utf-8").replace("/etc/slip-relay/campus-ca.pem", str(tmp_path / "campus-ca.pem"))
+    path.write_text(text, encoding="utf-8")
+    config = load(path)
+    shown = Config.model_validate(config.model_dump() | {"profiles": ()})
+    for table in ("intake", "delivery", "cups", "rendering"):
+        assert getattr(shown, table) == type(getattr(config, table))(), f"the sample shows other defaults in [{table}]"
+
+
+def test_every_setting_stands_in_the_sample() -> None:
+    text = SAMPLE.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?m)^#?\s*([a-z_]+) = ", text)) | set(re.findall(r"(?m)^\[+([a-z_.]+)\]+", text))
+    named |= {name.rpartition(".")[2] for name in named}
+    tables: list[type[BaseModel]] = [Config]
+    while tables:
+        table = tables.pop()
+        for name, field in table.model_fields.items():
+            assert name in named, f"{table.__name__}.{name} is not in config/relay.toml"
+            annotations = [field.annotation, *getattr(field.annotation, "__args__", ())]
+            tables += [
+                a for a in annotations if isinstance(a, type) and issubclass(a, BaseModel) and a.__name__ != "Secret"
+            ]

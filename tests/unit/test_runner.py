@@ -1,0 +1,123 @@
+"""The runner, with a real spool and ways out that the test opens and shuts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from relay.config.settings import Delivery as DeliverySettings
+from relay.delivery.attempt import Attempts
+from relay.delivery.runner import BATCH, LANE_CAPACITY, Runner
+from relay.maillog import MailLog
+from relay.spool.queries import list_deliveries
+from relay.spool.records import Delivery, Outcome, State
+from relay.spool.store import Store
+from tests.accepted import accepted
+from tests.harness.waiting import until
+
+pytestmark = pytest.mark.asyncio
+
+CONTENT = b"From: a@lib.example\r\n\r\nx\r\n"
+
+
+class Gate:
+    """A way out that lets deliveries through while it is open, and writes down their order."""
+
+    def __init__(self, concurrency: int = 1) -> None:
+        self.concurrency = concurrency
+        self.open = asyncio.Event()
+        self.passed: list[int] = []
+        self.faults = 0
+
+    async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
+        await self.open.wait()
+        if self.faults:
+            self.faults -= 1
+            raise RuntimeError("a bug in a transport")
+        self.passed.append(delivery.id)
+        return Outcome(State.DELIVERED)
+
+    def interrupt(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+class Bench:
+    """A store and a runner with two routes, `slow` and `quick`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "spool.db"
+        self.store = Store(self.path, "node")
+        self.gates = {"slow": Gate(), "quick": Gate(concurrency=5)}
+        settings = DeliverySettings(retry_first=0.05, retry_longest=0.1)
+        self.runner = Runner(self.store, Attempts(settings, self.store, self.gates, MailLog()), self.gates, MailLog())
+
+    async def accept(self, route: str) -> None:
+        """As intake does it."""
+        message = accepted(CONTENT)
+        claim = self.runner.may_claim({route})
+        self.runner.hand_over(await self.store.accept(message, CONTENT, [("a@b.example", route)], claim=claim))
+        if not claim:
+            self.runner.leave({route})
+
+    @property
+    def held(self) -> int:
+        return len(self.runner._held)
+
+
+@pytest_asyncio.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path)
+    bench.store.open()
+    running = asyncio.create_task(bench.runner.run())
+    yield bench
+    for gate in bench.gates.values():
+        gate.open.set()
+    await bench.runner.stop(timeout=5)
+    await running
+    await asyncio.to_thread(bench.store.close)
+
+
+async def test_a_route_that_stands_still_holds_up_no_other_and_memory_stays_bounded(bench: Bench) -> None:
+    total = 3 * LANE_CAPACITY
+    for _ in range(total):
+        await bench.accept("slow")
+    bench.gates["quick"].open.set()
+    await bench.accept("quick")
+    await until(lambda: bench.gates["quick"].passed, "the quick one to overtake")
+    assert bench.held <= LANE_CAPACITY + BATCH + 1
+    bench.gates["slow"].open.set()
+    await until(lambda: len(bench.gates["slow"].passed) == total, "all of the slow ones", seconds=30)
+    assert bench.gates["slow"].passed == sorted(bench.gates["slow"].passed), "in order of arrival"
+    await until(lambda: bench.held == 0, "nothing to be held any more")
+
+
+async def test_what_was_accepted_while_others_wait_does_not_overtake_them(bench: Bench) -> None:
+    bench.gates["slow"].open.set()
+    for _ in range(20):
+        await asyncio.gather(*(bench.accept("slow") for _ in range(10)))
+    await until(lambda: len(bench.gates["slow"].passed) == 200, "all of them", seconds=30)
+    assert bench.gates["slow"].passed == sorted(bench.gates["slow"].passed)
+
+
+async def test_a_bug_in_a_transport_defers_and_loses_nothing(bench: Bench) -> None:
+    bench.gates["quick"].faults = 2
+    bench.gates["quick"].open.set()
+    await bench.accept("quick")
+    await until(lambda: bench.gates["quick"].passed, "the third attempt")
+    line = list_deliveries(bench.path)[0]
+    await until(lambda: list_deliveries(bench.path)[0].state == "delivered", "its end")
+    assert list_deliveries(bench.path)[0].attempts == 3
+    assert "bug" not in line.reason, "the text of an error may quote the mail"
+
+
+async def test_mail_of_a_route_that_the_configuration_lost_waits(bench: Bench) -> None:
+    await bench.accept("gone")
+    await until(lambda: list_deliveries(bench.path)[0].state == "deferred", "it to be put off")
+    assert "has no route 'gone' any more" in list_deliveries(bench.path)[0].reason
