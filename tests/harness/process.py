@@ -128,7 +128,7 @@ def find_program(name: str) -> str:
     if path is None:
         raise Missing(
             f"the program {name} is not installed (packages: cups-daemon cups-client cups-ipp-utils "
-            "cups-filters dbus-daemon util-linux poppler-utils)"
+            "cups-filters dbus-daemon util-linux poppler-utils gcc strace)"
         )
     return path
 
