@@ -1,6 +1,6 @@
 """What a signature costs: a 10 KB letter signed as slip-relay does it, beside dkimpy's own way, in the same run.
 
-    python bench/sign.py
+    python -m bench.sign
 
 Prints the median time of one signature for each, in milliseconds, and their ratio.
 """
