@@ -17,10 +17,11 @@ from relay.maillog import MailLog
 from relay.printing.cups import CupsServer
 from relay.printing.jobs import JobEnd, page_options
 from relay.slips.pool import RenderPool
+from relay.spool.engine import Place
 from relay.spool.records import Delivery, Outcome, PrintJob, State
 from relay.spool.store import Store
 from relay.transports.printer import PrinterTransport
-from tests.accepted import accepted
+from tests.accepted import new_message
 from tests.harness import samples
 from tests.harness.playground import Playground
 from tests.harness.printers import VirtualPrinter
@@ -47,9 +48,8 @@ class Desk:
 
     async def cut_off(self, job: PrintJob | None) -> Delivery:
         """A delivery whose attempt ended in a crash, with the job that was recorded by then."""
-        message = accepted(SLIP, reverse_path=None)
-        routes = [("a5@print.lib.example", "print:a5")]
-        delivery = (await self.store.accept(message, SLIP, routes, claim=True))[0]
+        new = new_message(SLIP, ("a5@print.lib.example", "print:a5"))
+        delivery = (await self.store.accept(new, (None,)))[0]
         delivery = await self.store.begin(delivery, time.time())
         return await self.store.record_job(delivery, job) if job else delivery
 
@@ -65,7 +65,7 @@ class Desk:
 async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
     folder: Path = tmp_path_factory.mktemp("resume")
     async with Playground(folder / "all", start_appliance=False) as playground:
-        store = Store(folder / "spool.db", "node")
+        store = Store(Place.file(folder / "spool.db"))
         store.open()
         desk = Desk(playground, store, RenderPool(load(playground.institution.config).rendering))
         await desk.renderer.start()
@@ -168,5 +168,8 @@ async def test_a_job_that_cups_gave_up_waiting_for_is_printed_anew(desk: Desk) -
 async def as_claimed(desk: Desk, delivery: Delivery) -> Delivery:
     """The delivery as the spool has it now, its print job included."""
     await desk.store.settle(delivery, Outcome(State.DEFERRED, "later"), time.time() - 1)
-    claimed = await until(lambda: desk.store.claim(10), "the delivery to be due")
-    return next(each for each in claimed if each.id == delivery.id)
+
+    async def claimed() -> list[Delivery]:
+        return [each for each in (await desk.store.claim(10))[0] if each.key == delivery.key]
+
+    return (await until(claimed, "the delivery to be due"))[0]
