@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from relay.config.printers import BUILT_IN_PROFILES
-from relay.config.settings import Config
+from relay.config.settings import Config, Spool
 from relay.errors import ConfigError, Problem
 from relay.mail.address import parse_address
 
@@ -41,6 +41,16 @@ def load(path: Path) -> Config:
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def spool_at(url: str, password_file: Path | None) -> Spool:
+    """A spool that is named on the command line. Raises ConfigError, as for [spool] in a file."""
+    given = {"url": url, **({"password": {"file": password_file}} if password_file is not None else {})}
+    try:
+        return Spool.model_validate(given)
+    except ValidationError as error:
+        texts = [details["msg"].removeprefix("Value error, ") for details in error.errors(include_url=False)]
+        raise ConfigError([Problem(url, text) for text in texts]) from None
 
 
 class _Source:
@@ -202,6 +212,9 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
         hop = institution.next_hop or "default"
         if hop not in hops:
             yield ("institutions", i, "next_hop"), f"there is no next hop {hop!r} ({_choices(hops)})"
+        told = institution.dsn_to
+        if told not in ("sender", "nobody") and config.printer_for(parse_address(told)) is not None:
+            yield ("institutions", i, "dsn_to"), f"{told} stands for a printer: name a mailbox that is read"
     for i, source in enumerate(config.sources):
         for name in source.institutions:
             if name not in institutions:
