@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 
 from relay import __version__
+from relay.bounces.notify import Notifier
 from relay.config.settings import Config
 from relay.delivery.attempt import Attempts
 from relay.delivery.runner import Runner
@@ -26,7 +26,9 @@ from relay.outgoing.sign import Signer
 from relay.printing.cups import CupsServer
 from relay.routing.rules import DISCARD, HOLD, PRINT
 from relay.slips.pool import RenderPool
+from relay.spool.engine import Place
 from relay.spool.records import State
+from relay.spool.retention import Retention
 from relay.spool.store import Store
 from relay.transports import Transport
 from relay.transports.parked import Parked
@@ -41,13 +43,14 @@ class Appliance:
         """Builds the parts. Raises StartError when a key is unusable."""
         self._config = config
         self._maillog = MailLog(config.log.addresses)
-        self._store = Store(config.spool.path, socket.gethostname(), int(config.spool.min_free))
+        self._store = Store(Place.of(config.spool), min_free=int(config.spool.min_free), lease=config.spool.lease)
         self._renderer = RenderPool(config.rendering)
         self._cups = CupsServer(config.cups)
         self._assembler = Assembler(config, Signer(config.institutions))
         self._transports = self._build_transports()
-        attempts = Attempts(config.delivery, self._store, self._transports, self._maillog)
+        attempts = Attempts(config, self._store, self._transports, Notifier(config), self._maillog)
         self._runner = Runner(self._store, attempts, self._transports, self._maillog)
+        self._retention = Retention(self._store, config.spool, self._maillog)
         policy = Policy(config)
         acceptance = Acceptance(config, policy, self._store, self._maillog, self._runner)
         self._listeners = Listeners(config, policy, acceptance, self._maillog)
@@ -71,6 +74,7 @@ class Appliance:
         await self._listeners.open()
         self._maillog.service("started", version=__version__, hostname=self._config.server.hostname)
         runner = asyncio.create_task(self._runner.run(), name="runner")
+        clean_up = asyncio.create_task(self._retention.run(stop), name="clean-up")
         stopped = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait([runner, stopped], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
@@ -78,6 +82,8 @@ class Appliance:
         self._listeners.close()
         await self._listeners.drain(self._config.delivery.stop_timeout)
         await self._runner.stop(self._config.delivery.stop_timeout)
+        clean_up.cancel()  # it has ended already, unless it waits for the spool
+        await asyncio.gather(clean_up, return_exceptions=True)
         await runner  # a fault of the runner ends the service, for the service manager to start it anew
 
     async def _stop(self) -> None:
@@ -105,7 +111,8 @@ class Appliance:
         hostname = config.server.hostname
         transports: dict[str, Transport] = {DISCARD: Parked(State.DELIVERED, "discarded by a rule")}
         for hop in config.next_hops:
-            transports[hop.name] = SmtpTransport(hop, hostname, self._assembler, resolver)
+            backoff = config.delivery_for(hop.name).retry_first
+            transports[hop.name] = SmtpTransport(hop, hostname, self._assembler, resolver, backoff)
         for printer in config.printers:
             transports[PRINT + printer.name] = PrinterTransport(
                 printer, config, self._store, self._renderer, self._cups, self._maillog

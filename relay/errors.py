@@ -8,6 +8,7 @@
     +-- Refusal                the client is told no; carries the SMTP reply
     +-- SpoolError             the spool could not do it; whoever waits must not believe it was done
     |   +-- LeaseLost          the fence of a write did not match: somebody else owns the delivery
+    |   +-- CorruptBody        the bytes of a message are gone, or are not those that were accepted
     +-- RenderError            a slip can't become paper; final for this slip, kept and shown
     |   +-- RendererDied       the child was killed or crashed (time, memory, bug); counts as final too
     +-- RendererUnavailable    no rendering child starts on this machine; the slips wait
@@ -17,6 +18,7 @@
     +-- Interrupted            the service stops in the middle of a wait; the next start goes on from there
     +-- DnsError               a look-up gave no usable answer
         +-- NoSuchDomain       the name does not exist, or says that it takes no mail
+            +-- NullMx         it says that it takes no mail
 
 Each message is one sentence fit for a person: what, where, what to do. What is unknown is temporary.
 """
@@ -81,6 +83,10 @@ class LeaseLost(SpoolError):
     """A worker wrote to a delivery that it does not own any more; nothing was changed."""
 
 
+class CorruptBody(SpoolError):
+    """The bytes of a message are gone, or are not those that were accepted; trying again would not change that."""
+
+
 class RenderError(RelayError):
     """A slip can't be rendered; trying again would end the same way."""
 
@@ -115,3 +121,7 @@ class DnsError(RelayError):
 
 class NoSuchDomain(DnsError):
     """The domain does not exist, or publishes a null MX (RFC 7505)."""
+
+
+class NullMx(NoSuchDomain):
+    """The domain publishes that it takes no mail (RFC 7505)."""

@@ -78,9 +78,29 @@ class MailLog:
             reason=self._masked(reason),
         )
 
+    def notified(self, queue_id: str, *, about: str, recipient: str, size: int) -> None:
+        """A DSN of ours was accepted into the spool."""
+        self._write("notified", id=queue_id, about=about, recipient=self._address(recipient), size=size)
+
+    def expired(self, queue_id: str, number: int, *, route: str) -> None:
+        """A delivery was given up that waited too long."""
+        self._write("expired", id=queue_id, delivery=number, route=route)
+
+    def lease_lost(self, queue_id: str, number: int, error: Exception) -> None:
+        """A delivery was taken from us: its lease had run out, or an operator said so."""
+        self._write("lease-lost", id=queue_id, delivery=number, why=error)
+
+    def destination_shut(self, destination: str, *, seconds: float, reason: str) -> None:
+        """A destination can't be reached and is given a rest."""
+        self._write("backoff", destination=destination, seconds=f"{seconds:.0f}", reason=self._masked(reason))
+
     def job(self, queue_id: str, number: int, *, printer: str, job: str, job_id: int | None, event: str) -> None:
         """Something happened to a print job."""
         self._write("print", id=queue_id, delivery=number, printer=printer, job=job, job_id=job_id, what=event)
+
+    def cleaned(self, *, bodies: int, messages: int, pages: int) -> None:
+        """The clean-up removed something: bodies, whole messages with their history, free pages of an SQLite file."""
+        self._write("cleaned", bodies=bodies, messages=messages, pages=pages or None)
 
     def service(self, event: str, **facts: object) -> None:
         """The service itself: started, stopping, a listener opened."""

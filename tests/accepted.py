@@ -6,7 +6,7 @@ import hashlib
 import time
 
 from relay.mail.queue_id import new_queue_id
-from relay.spool.records import Message
+from relay.spool.records import Message, NewDelivery, NewMessage
 
 
 def accepted(content: bytes, *, reverse_path: str | None = "alma@exlibrisgroup.example") -> Message:
@@ -26,3 +26,9 @@ def accepted(content: bytes, *, reverse_path: str | None = "alma@exlibrisgroup.e
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
     )
+
+
+def new_message(content: bytes, *ways: tuple[str, str], **times: float) -> NewMessage:
+    """A message for the recipients and routes, ready for the spool."""
+    deliveries = tuple(NewDelivery(recipient, route, destination=route, **times) for recipient, route in ways)
+    return NewMessage(accepted(content), content, deliveries)

@@ -45,8 +45,8 @@ def _try_parts(config: Config) -> None:
     for i, profile in enumerate(config.profiles):
         place = f"profiles[{i + 1}].template ({profile.name!r})"
         _collect(problems, place, partial(find_template, environment(profile.template), profile))
-    folder = config.spool.path.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    folder = config.spool.path.parent if config.spool.path is not None else None
+    if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
         problems.append(Problem("spool.url", f"the folder {folder} does not exist or can't be written"))
     if problems:
         raise ConfigError(problems)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from relay.cli.options import config_option, load_or_exit
+from relay.spool.engine import Place
 from relay.spool.queries import DeliveryLine, MessageHistory, list_deliveries, message_history
 from relay.spool.records import State
 
@@ -29,7 +30,7 @@ def queue() -> None:
 def list_(config_path: Path, state: str | None, limit: int, as_json: bool) -> None:
     """List deliveries in order of arrival."""
     config = load_or_exit(config_path)
-    lines = list_deliveries(config.spool.path, state=state, limit=limit)
+    lines = list_deliveries(Place.of(config.spool), state=state, limit=limit)
     if as_json:
         click.echo(json.dumps([asdict(line) for line in lines], ensure_ascii=False, indent=1))
     else:
@@ -43,7 +44,7 @@ def list_(config_path: Path, state: str | None, limit: int, as_json: bool) -> No
 def show(config_path: Path, queue_id: str, as_json: bool) -> None:
     """Show one message: where it came from, and the history of each of its deliveries."""
     config = load_or_exit(config_path)
-    message = message_history(config.spool.path, queue_id.upper())
+    message = message_history(Place.of(config.spool), queue_id.upper())
     if message is None:
         raise click.ClickException(f"there is no message {queue_id} in the spool")
     if as_json:

@@ -44,13 +44,13 @@ def load(path: Path) -> Config:
 
 
 def spool_at(url: str, password_file: Path | None) -> Spool:
-    """A spool that is named on the command line. Raises ConfigError, as for [spool] in a file."""
+    """A spool that is named on the command line as TARGET_URL. Raises ConfigError, as for [spool] in a file."""
     given = {"url": url, **({"password": {"file": password_file}} if password_file is not None else {})}
     try:
         return Spool.model_validate(given)
     except ValidationError as error:
         texts = [details["msg"].removeprefix("Value error, ") for details in error.errors(include_url=False)]
-        raise ConfigError([Problem(url, text) for text in texts]) from None
+        raise ConfigError([Problem("TARGET_URL", text) for text in texts]) from None
 
 
 class _Source:

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from relay.config.kinds import Duration, Mailbox, Name, Settings, Size, Text, paper_size
+from relay.config.next_hops import Retry
 
 
 class Cups(Settings):
@@ -87,3 +88,11 @@ class Printer(Settings):
     "Name of its CUPS queue."
     profile: Name
     "Profile that lays out its slips."
+    retry: Retry = Retry()
+    "Other times than those of [delivery]."
+
+    @model_validator(mode="after")
+    def _never_given_up(self) -> Self:
+        if self.retry.expire_after is not None:
+            raise ValueError("slips never expire: leave out retry.expire_after")
+        return self

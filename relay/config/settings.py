@@ -6,6 +6,8 @@ the manual; a test keeps the two together. What is wrong is refused with its pla
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +19,7 @@ from relay.config.kinds import (
     Domain,
     Duration,
     IpAddress,
+    Mailbox,
     Name,
     Network,
     Port,
@@ -28,12 +31,14 @@ from relay.config.kinds import (
     mailbox,
     nameserver,
 )
+from relay.config.next_hops import Delivery, NextHop
 from relay.config.printers import BUILT_IN_PROFILES, Cups, Printer, Profile, Rendering
 from relay.mail.address import Address, parse_address
 
 _Named = TypeVar("_Named", "Institution", "NextHop", Printer, Profile)
 
-RESERVED_ROUTES = ("print", "returned", "discard", "hold")
+Language = Literal["de", "en", "es", "fr", "it", "nl"]
+"""Languages that DSNs are written in: each is a template in templates/dsn."""
 
 
 class Server(Settings):
@@ -88,22 +93,53 @@ class Spool(Settings):
     """Where accepted mail lives until it is settled."""
 
     url: str
-    "`sqlite:////var/lib/slip-relay/spool.db`: the folder must exist and be writable by the service."
+    """`sqlite:////var/lib/slip-relay/spool.db` (one node; the folder must exist and be writable by the service), or
+    `postgresql+psycopg://USER@HOST/DATABASE` (one node or several).
+    """
+    password: Secret | None = None
+    "Password of the PostgreSQL user."
     min_free: Size = Size(100 * 1024 * 1024)
-    "Free space on its disk below which no mail is taken: senders are told 452 and keep theirs."
+    "Free space on its disk below which no mail is taken: senders are told 452 and keep theirs. (SQLite)"
+    lease: Annotated[Duration, Field(ge=2)] = 60.0
+    "After so long without a sign of life a node is taken for dead, and others take over its work. (PostgreSQL)"
+    keep_bodies: Duration = 30 * 86400.0
+    "Time after which the bytes of a settled message are removed."
+    keep_history: Duration = 90 * 86400.0
+    "Time after which a settled message is forgotten altogether."
 
     @field_validator("url")
     @classmethod
-    def _sqlite(cls, value: str) -> str:
-        path = Path(value.removeprefix("sqlite:///"))
-        if not value.startswith("sqlite:///") or not path.name or path.is_dir():
-            raise ValueError('a spool is named as in "sqlite:////var/lib/slip-relay/spool.db"')
+    def _engine(cls, value: str) -> str:
+        if value.startswith("sqlite:///"):
+            path = Path(value.removeprefix("sqlite:///"))
+            if not path.name or path.is_dir():
+                raise ValueError('a spool in a file is named as in "sqlite:////var/lib/slip-relay/spool.db"')
+        elif not re.fullmatch(r"postgresql\+psycopg://[^:/@\s]*(@[^/\s]*)?/[^/?\s]+(\?\S*)?", value):
+            raise ValueError(
+                'a spool is named as in "sqlite:////var/lib/slip-relay/spool.db" or '
+                '"postgresql+psycopg://slip-relay@db.example/spool"; a password stands in spool.password'
+            )
         return value
 
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if self.password is not None and self.path is not None:
+            raise ValueError("password is for PostgreSQL only")
+        if self.keep_history < self.keep_bodies:
+            raise ValueError("keep_history can't be shorter than keep_bodies")
+        return self
+
     @property
-    def path(self) -> Path:
-        """The database file."""
-        return Path(self.url.removeprefix("sqlite:///"))
+    def path(self) -> Path | None:
+        """The database file; None on a server."""
+        return Path(self.url.removeprefix("sqlite:///")) if self.url.startswith("sqlite:///") else None
+
+
+class Control(Settings):
+    """How commands reach the running service."""
+
+    socket: Path | None = None
+    "Socket for `slip-relay queue`; without it `control.sock` beside the spool, or /run/slip-relay/control.sock."
 
 
 class Log(Settings):
@@ -159,6 +195,12 @@ class Institution(Settings):
     "Domain of the VERP addresses; its MX must lead to where bounces are read."
     next_hop: Name | None = None
     "Next hop for its mail; without it, the next hop of that name `default`."
+    dsn_to: str = "sender"
+    "Who is told when mail fails or is late: `sender` (of the envelope), `nobody`, or a mailbox."
+    dsn_from: Mailbox | None = None
+    "From address of these messages; without it MAILER-DAEMON at the first of its domains."
+    language: Language = "en"
+    "Language of these messages."
     dkim: tuple[DkimKey, ...] = ()
     "Signing keys. A message is signed with the key whose domain is nearest to its From domain."
 
@@ -170,6 +212,8 @@ class Institution(Settings):
         else:
             if not mailbox(self.envelope_from).isascii():
                 raise ValueError("envelope_from has to be ASCII: not every host takes internationalised mail")
+        if self.dsn_to not in ("sender", "nobody"):
+            mailbox(self.dsn_to)
         for key in self.dkim:
             if not any(
                 key.domain == d or d.endswith("." + key.domain) or key.domain.endswith("." + d) for d in self.domains
@@ -206,60 +250,6 @@ class Source(Settings):
         return self
 
 
-class NextHop(Settings):
-    """Where smtp goes: a smarthost, or the MX of the recipient's domain."""
-
-    name: Name
-    host: Text | None = None
-    "The smarthost; without it mail goes to the MX of each recipient's domain."
-    port: Port = 25
-    tls: Literal["required", "opportunistic", "none", "implicit"] = "opportunistic"
-    """`required`: STARTTLS with a verified certificate; `opportunistic`: STARTTLS when offered, unverified;
-    `implicit`: TLS first, verified.
-    """
-    ca_file: Path | None = None
-    "PEM file with the authorities to trust instead of the system's."
-    username: Text | None = None
-    "Name for AUTH."
-    password: Secret | None = None
-    "Password for AUTH."
-    max_connections: Annotated[int, Field(ge=1, le=100)] = 5
-    "Connections open at the same time."
-    timeout: Duration = 60.0
-    "Longest wait for a connection or an answer."
-    data_timeout: Duration = 600.0
-    "Longest wait for a message to be sent and taken (RFC 5321 4.5.3.2.6); giving up early makes duplicates."
-    idle_timeout: Duration = 30.0
-    "Time an unused connection is kept for the next message."
-
-    @model_validator(mode="after")
-    def _auth(self) -> Self:
-        if self.name in RESERVED_ROUTES:
-            raise ValueError(f"{self.name} is a reserved word")
-        if (self.username is None) != (self.password is None):
-            raise ValueError("username and password go together")
-        if self.username is not None and self.tls not in ("required", "implicit"):
-            raise ValueError('AUTH is done over verified TLS only: set tls to "required" or "implicit"')
-        if self.host is None and (self.username is not None or self.tls in ("required", "implicit")):
-            raise ValueError("username, and verified tls, need a host")
-        if self.ca_file is not None and not is_file(self.ca_file):
-            raise ValueError(f"the file {self.ca_file} does not exist")
-        return self
-
-
-class Delivery(Settings):
-    """How deliveries are tried again."""
-
-    retry_first: Annotated[Duration, Field(ge=0.01)] = 60.0
-    "Wait after the first failed attempt; doubled by each further one."
-    retry_longest: Duration = 3600.0
-    "Longest wait between two attempts."
-    expire_after: Duration = 5 * 86400.0
-    "Age at which mail that could not be delivered ends as expired. Slips never expire."
-    stop_timeout: Duration = 20.0
-    "Time that running attempts get to end when the service stops."
-
-
 class Rule(Settings):
     """Where a recipient's mail goes, before the ordinary routing; the first rule that matches decides."""
 
@@ -292,6 +282,7 @@ class Config(Settings):
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1)]
     intake: Intake = Intake()
     spool: Spool
+    control: Control = Control()
     log: Log = Log()
     dns: Dns = Dns()
     institutions: Annotated[tuple[Institution, ...], Field(min_length=1)]
@@ -319,6 +310,17 @@ class Config(Settings):
     def profile(self, name: str) -> Profile:
         """The profile of that name, the configuration's own before a built-in one; KeyError when there is none."""
         return _by_name([*self.profiles, *BUILT_IN_PROFILES], name)
+
+    def delivery_for(self, route: str) -> Delivery:
+        """When the deliveries of a route are tried again, late, and given up."""
+        return self._deliveries_by_route.get(route, self.delivery)
+
+    @cached_property
+    def _deliveries_by_route(self) -> dict[str, Delivery]:
+        hops = {hop.name: self.delivery.for_route(hop.retry) for hop in self.next_hops}
+        # Slips neither expire nor are they reported late, unless a printer says so itself.
+        slips = self.delivery.model_copy(update={"warn_after": 0.0, "expire_after": math.inf})
+        return hops | {f"print:{printer.name}": slips.for_route(printer.retry) for printer in self.printers}
 
     def printer_for(self, recipient: Address) -> Printer | None:
         """The printer that a recipient's mailbox stands for, or None."""

@@ -1,56 +1,76 @@
-"""One try of one delivery: recorded before anything leaves, settled with what came of it.
+"""One try of one delivery: recorded before anything leaves, settled with what came of it and with the DSN that follows.
 
 A fault of ours in a transport defers the delivery; it never ends it. Bytes that are not those accepted end it as
-corrupt.
+corrupt. What was tried is recorded however long the spool is away: else it would be done again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from relay.config.settings import Delivery as DeliverySettings
+from relay.bounces.notify import Notifier
+from relay.config.settings import Config
 from relay.delivery.retry import delay
-from relay.errors import Interrupted, LeaseLost, SpoolError
+from relay.errors import CorruptBody, Interrupted, LeaseLost, SpoolError
 from relay.maillog import MailLog
-from relay.spool.records import Delivery, Outcome, State
+from relay.spool.records import Delivery, NewMessage, Outcome, State
 from relay.spool.store import Store
 from relay.transports import Transport
 
+_PAUSE_AFTER_FAULT = 1.0
+
 
 @dataclass(frozen=True, slots=True)
-class PutOff:
-    """A delivery that keeps its place, since its route is shut for some seconds."""
+class Made:
+    """An attempt that was made."""
 
-    delivery: Delivery
-    seconds: float
+    outcome: Outcome
+    followups: tuple[NewMessage, ...] = ()
+    "Messages that were accepted with it."
+    kept: Delivery | None = None
+    "The delivery as it is now, where it was put off and keeps its place."
 
 
 class Attempts:
     """Makes attempts over the transports that the routes name."""
 
     def __init__(
-        self, settings: DeliverySettings, store: Store, transports: Mapping[str, Transport], maillog: MailLog
+        self,
+        config: Config,
+        store: Store,
+        transports: Mapping[str, Transport],
+        notifier: Notifier,
+        maillog: MailLog,
     ) -> None:
-        self._settings = settings
+        self._config = config
         self._store = store
         self._transports = transports
+        self._notifier = notifier
         self._maillog = maillog
 
-    async def make(self, delivery: Delivery) -> PutOff | None:
-        """Tries a delivery that this node holds, and lets go of it; PutOff when the whole route is shut.
+    def retry_at(self, route: str, attempts: int) -> float:
+        """When the next attempt is due after the `attempts`-th of a route, begun now."""
+        return time.time() + delay(self._config.delivery_for(route), attempts)
 
-        Raises SpoolError when the spool would not record it.
+    async def make(self, delivery: Delivery, content: bytes | None = None, *, begun: bool = False) -> Made | None:
+        """Tries a delivery that this node holds, and lets go of it; None when it was not this node's any more, or is
+        to go on after the next start.
+
+        `begun` when the beginning is recorded already; `content` when its bytes are at hand. Raises SpoolError when
+        the spool would not record that it begins.
         """
         started = time.monotonic()
-        retry_at = time.time() + delay(self._settings, delivery.attempts + 1)
         try:
-            delivery = await self._store.begin(delivery, retry_at)
-            outcome = self._expired(delivery, await self._try(delivery))
-            put_off = await self._settle(delivery, outcome)
+            if not begun:
+                delivery = await self._store.begin(delivery, self.retry_at(delivery.route, delivery.attempts + 1))
+            outcome, content = await self._try(delivery, content)
+            outcome = _expired(delivery, outcome)
+            made = await self._settle(delivery, outcome, content)
         except LeaseLost as error:
-            self._maillog.fault("lease", error)
+            self._maillog.lease_lost(delivery.message.queue_id, delivery.number, error)
             return None
         except Interrupted:
             return None
@@ -64,39 +84,76 @@ class Attempts:
             seconds=time.monotonic() - started,
             reason=outcome.reason,
         )
-        return put_off
+        self._log(delivery, made.followups)
+        return made
 
-    async def _settle(self, delivery: Delivery, outcome: Outcome) -> PutOff | None:
-        if outcome.state is State.DEFERRED and outcome.shut_for is not None:
-            kept = await self._store.put_off(delivery, outcome, time.time() + outcome.shut_for)
-            return PutOff(kept, outcome.shut_for)
-        await self._store.settle(delivery, outcome, time.time() + delay(self._settings, delivery.attempts))
-        return None
+    async def overdue(self, delivery: Delivery) -> tuple[NewMessage, ...]:
+        """Ends a delivery that waited until it expired, or tells its sender that it is late; gives the DSN."""
+        content = await self._content_or_nothing(delivery)
+        if delivery.expires_at is not None and delivery.expires_at <= time.time():
+            outcome = Outcome(State.EXPIRED, "not delivered in time")
+            followups = _some(self._notifier.about(delivery, outcome, content))
+            await self._store.give_up(delivery, outcome.reason, followups)
+            self._maillog.expired(delivery.message.queue_id, delivery.number, route=delivery.route)
+        else:
+            followups = _some(self._notifier.late(delivery, content))
+            await self._store.warned(delivery, followups)
+        self._log(delivery, followups)
+        return followups
 
-    async def _try(self, delivery: Delivery) -> Outcome:
+    async def _settle(self, delivery: Delivery, outcome: Outcome, content: bytes) -> Made:
+        retry_at = self.retry_at(delivery.route, delivery.attempts)
+        followups = _some(self._notifier.about(delivery, outcome, content))
+        while True:
+            try:
+                if outcome.state is State.DEFERRED and outcome.shut_for is not None:
+                    kept = await self._store.put_off(delivery, outcome, time.time() + outcome.shut_for)
+                    return Made(outcome, kept=kept)
+                await self._store.settle(delivery, outcome, retry_at, followups)
+                return Made(outcome, followups)
+            except LeaseLost:
+                raise
+            except SpoolError as error:
+                self._maillog.fault(f"delivery {delivery}", error)
+                await asyncio.sleep(_PAUSE_AFTER_FAULT)
+
+    async def _try(self, delivery: Delivery, content: bytes | None) -> tuple[Outcome, bytes]:
         transport = self._transports.get(delivery.route)
         if transport is None:
-            return Outcome(State.DEFERRED, f"the configuration has no route {delivery.route!r} any more")
+            return Outcome(State.DEFERRED, f"the configuration has no route {delivery.route!r} any more"), b""
         try:
-            content = await self._store.content(delivery.message)
+            content = await self._store.content(delivery.message) if content is None else content
+        except CorruptBody as error:
+            return Outcome(State.CORRUPT, str(error)), b""
         except SpoolError as error:
-            return Outcome(State.CORRUPT, str(error))
+            return Outcome(State.DEFERRED, str(error)), b""
         try:
-            return await transport.deliver(delivery, content)
+            return await transport.deliver(delivery, content), content
         except (SpoolError, Interrupted):
             raise
         except Exception as error:
-            self._maillog.fault(f"delivery {delivery.message.queue_id}", error)
-            return Outcome(
-                State.DEFERRED, f"a fault of slip-relay itself ({type(error).__name__}); the log has the trace"
+            self._maillog.fault(f"delivery {delivery}", error)
+            reason = f"a fault of slip-relay itself ({type(error).__name__}); the log has the trace"
+            return Outcome(State.DEFERRED, reason), content
+
+    async def _content_or_nothing(self, delivery: Delivery) -> bytes:
+        try:
+            return await self._store.content(delivery.message)
+        except SpoolError:
+            return b""
+
+    def _log(self, delivery: Delivery, followups: tuple[NewMessage, ...]) -> None:
+        for new in followups:
+            self._maillog.notified(
+                new.message.queue_id, about=str(delivery), recipient=new.deliveries[0].recipient, size=len(new.content)
             )
 
-    def _expired(self, delivery: Delivery, outcome: Outcome) -> Outcome:
-        age = time.time() - delivery.message.received_at
-        if (
-            outcome.state is not State.DEFERRED
-            or age < self._settings.expire_after
-            or delivery.route.startswith("print:")
-        ):
-            return outcome
-        return Outcome(State.EXPIRED, f"not delivered in time; last: {outcome.reason}", outcome.reply)
+
+def _expired(delivery: Delivery, outcome: Outcome) -> Outcome:
+    if outcome.state is not State.DEFERRED or delivery.expires_at is None or time.time() < delivery.expires_at:
+        return outcome
+    return replace(outcome, state=State.EXPIRED, reason=f"not delivered in time; last: {outcome.reason}", shut_for=None)
+
+
+def _some(new: NewMessage | None) -> tuple[NewMessage, ...]:
+    return (new,) if new is not None else ()

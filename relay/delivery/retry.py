@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from relay.config.settings import Delivery as DeliverySettings
+from relay.config.next_hops import Delivery as DeliverySettings
 
 
 def delay(settings: DeliverySettings, attempts: int) -> float:

@@ -1,27 +1,25 @@
 """Brings due deliveries to their routes.
 
-Each route is a lane with limits of its own, so that a slow or dead destination holds up nobody else; within a lane the
-oldest goes first, also after its way out was shut for a while. What was just accepted is handed over directly; the rest
-is claimed from the spool in batches. Memory is bounded by the number of routes, not by the length of the queue: a lane
-that is full claims no more, and what is accepted for it waits in the spool, in order.
+Each destination is a lane (`lanes`), so that a slow or dead one holds up nobody else; within a lane the oldest goes
+first, also after its way out was shut for a while. What was just accepted is begun, or handed over, in the transaction
+that accepts it; the rest is claimed from the spool in batches. Memory is bounded by the number of destinations that are
+being served, not by the length of the queue: a lane that is full claims no more, and what is accepted for it waits in
+the spool, in order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 
-from relay.delivery.attempt import Attempts
-from relay.errors import SpoolError
+from relay.delivery.attempt import Attempts, Made
+from relay.delivery.lanes import Lane, Route
+from relay.errors import LeaseLost, SpoolError
 from relay.maillog import MailLog
-from relay.spool.records import Delivery
-from relay.spool.store import LEASE, Store
-from relay.transports import Transport
-
-LANE_CAPACITY = 100
-"""Deliveries that wait in one lane; they wait without their bytes. A claim may bring up to BATCH more."""
+from relay.spool.records import Delivery, Key, NewDelivery, NewMessage, State
+from relay.spool.store import Store
+from relay.transports import Limits, Transport
 
 BATCH = 100
 """Deliveries of one claim."""
@@ -29,36 +27,10 @@ BATCH = 100
 POLL = 1.0
 """Seconds between looks for deliveries that became due."""
 
+LOOK_FOR_LATE = 5.0
+"""Seconds between looks for deliveries that are late or to be given up."""
+
 _PAUSE_AFTER_FAULT = 5.0
-
-
-class _Lane:
-    """Deliveries of one route that wait for their turn."""
-
-    def __init__(self, concurrency: int) -> None:
-        self.running = 0
-        self.is_behind = True
-        "Whether some may wait in the spool, that have to come first."
-        self.left = 0
-        "Messages that were left to the spool so far."
-        self.unclaimed = 0
-        "Those of them that are just being accepted."
-        self.is_shut = False
-        "Whether the way out itself is in trouble: nothing is tried until it opens again."
-        self._concurrency = concurrency
-        self._waiting: list[tuple[int, Delivery]] = []
-
-    @property
-    def is_full(self) -> bool:
-        return len(self._waiting) >= LANE_CAPACITY
-
-    def put(self, delivery: Delivery) -> None:
-        heapq.heappush(self._waiting, (delivery.id, delivery))
-
-    def next(self) -> Delivery | None:
-        if self.is_shut or self.running >= self._concurrency or not self._waiting:
-            return None
-        return heapq.heappop(self._waiting)[1]
 
 
 class Runner:
@@ -69,52 +41,86 @@ class Runner:
         self._attempts = attempts
         self._transports = transports
         self._maillog = maillog
-        self._lanes = {route: _Lane(transport.concurrency) for route, transport in transports.items()}
+        self._routes = {name: Route(name, transport.limits) for name, transport in transports.items()}
+        self._lanes: dict[str, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held: set[int] = set()
+        self._held: set[Key] = set()
         self._wake = asyncio.Event()
+        self._caught_up = False
         self._stopping = False
 
-    def may_claim(self, routes: Collection[str]) -> bool:
-        """Whether a message for these routes may be claimed as it is accepted: not while older deliveries of a route
-        wait in the spool. Each answer is followed by `hand_over` or `leave`.
-        """
-        lanes = [self._lane(route) for route in routes]
-        if not self._stopping and not any(lane.is_behind or lane.is_full for lane in lanes):
-            return True
-        for lane in lanes:
-            lane.is_behind = True
-            lane.left += 1
-            lane.unclaimed += 1
-        return False
+    # --- what intake asks
 
-    def leave(self, routes: Collection[str]) -> None:
+    def reserve(self, deliveries: Sequence[NewDelivery]) -> list[float | None] | None:
+        """Whether a message may be claimed as it is accepted: for each delivery the time of a second attempt, when the
+        first one begins at once, else None; or None for all, while older ones of a destination wait in the spool.
+
+        Each answer is followed by `hand_over`, `leave` or `give_back`.
+        """
+        lanes = [self._lane(each.destination, each.route) for each in deliveries]
+        if self._stopping or any(lane.is_behind or lane.is_full or lane.is_shut for lane in lanes):
+            for lane in lanes:
+                lane.is_behind = True
+                lane.left += 1
+                lane.unclaimed += 1
+            return None
+        retry_at: list[float | None] = []
+        for lane, delivery in zip(lanes, deliveries, strict=True):
+            begins = lane.may_start and not lane.has_waiting
+            if begins:
+                lane.start()
+            retry_at.append(self._attempts.retry_at(delivery.route, 1) if begins else None)
+        return retry_at
+
+    def hand_over(self, deliveries: Sequence[Delivery], content: bytes) -> None:
+        """Takes deliveries of one message that were claimed as it was accepted."""
+        for delivery in deliveries:
+            lane = self._lane(delivery.destination, delivery.route)
+            self._held.add(delivery.key)
+            if delivery.state is State.ACTIVE:
+                self._start(lane, delivery, content)
+            else:
+                lane.put(delivery)
+                self._fill(lane)
+
+    def leave(self, deliveries: Sequence[NewDelivery]) -> None:
         """A message that was not claimed is in the spool now (or was not accepted after all)."""
-        for route in routes:
-            self._lane(route).unclaimed -= 1
+        for delivery in deliveries:
+            self._lane(delivery.destination, delivery.route).unclaimed -= 1
         self._wake.set()
 
-    def hand_over(self, deliveries: Sequence[Delivery]) -> None:
-        """Takes deliveries that this node holds."""
-        for delivery in deliveries:
-            if delivery.id not in self._held:
-                self._held.add(delivery.id)
-                self._lane(delivery.route).put(delivery)
-        for route in {delivery.route for delivery in deliveries}:
-            self._fill(route)
+    def give_back(self, deliveries: Sequence[NewDelivery], retry_at: Sequence[float | None]) -> None:
+        """A message that was to be claimed could not be accepted."""
+        for delivery, time_of_second in zip(deliveries, retry_at, strict=True):
+            if time_of_second is not None:
+                lane = self._lane(delivery.destination, delivery.route)
+                lane.end()
+                self._fill(lane)
+
+    def reopen(self) -> None:
+        """Somebody changed what waits, or knows better: destinations that were given a rest are asked again now."""
+        for lane in self._lanes.values():
+            lane.is_shut = False
+            lane.is_behind = True
+        self._wake.set()
+
+    # --- the work
 
     async def run(self) -> None:
-        """Claims and renews until `stop`."""
-        renewed = asyncio.get_running_loop().time()
+        """Claims, renews and looks for what is late, until `stop`."""
+        clock = asyncio.get_running_loop().time
+        renewed = looked = clock()
         while not self._stopping:
             self._wake.clear()
             more_waits = False
             try:
+                if clock() - renewed > self._store.lease / 3:
+                    await self._store.renew(set(self._held))
+                    renewed = clock()
                 more_waits = await self._claim()
-                now = asyncio.get_running_loop().time()
-                if now - renewed > LEASE / 3:
-                    await self._store.renew(self._held)
-                    renewed = now
+                if clock() - looked > LOOK_FOR_LATE:
+                    await self._see_to_late()
+                    looked = clock()
                 pause = POLL
             except SpoolError as error:
                 self._maillog.fault("claim", error)
@@ -138,52 +144,138 @@ class Runner:
 
     async def _claim(self) -> bool:
         """Claims a batch for the lanes that have room; whether there may be more."""
-        full = {route for route, lane in self._lanes.items() if lane.is_full}
-        asked = [(lane, lane.left, lane.unclaimed) for route, lane in self._lanes.items() if route not in full]
-        claimed = await self._store.claim(BATCH, full)
-        self.hand_over(claimed)
-        if len(claimed) == BATCH:
-            return True
-        for lane, left, unclaimed in asked:
+        closed = {name for name, lane in self._lanes.items() if lane.is_full or lane.is_shut}
+        asked = [(lane, lane.left, lane.unclaimed) for name, lane in self._lanes.items() if name not in closed]
+        claimed, left = await self._store.claim(BATCH, closed)
+        for delivery in claimed:
+            if delivery.key not in self._held:
+                self._held.add(delivery.key)
+                self._lane(delivery.destination, delivery.route).put(delivery)
+        for lane, left_before, unclaimed in asked:
             # What was being accepted at that time may have come too late for this claim.
-            lane.is_behind = unclaimed > 0 or lane.left > left
-        return False
+            lane.is_behind = unclaimed > 0 or lane.left > left_before or lane.destination in left
+        self._caught_up = not left
+        for destination in {delivery.destination for delivery in claimed}:
+            self._fill(self._lanes[destination])
+        for lane in [lane for lane, _, _ in asked if lane.is_idle]:
+            self._lanes.pop(lane.destination, None)
+        return bool(claimed) and any(name not in self._lanes or not self._lanes[name].is_full for name in left)
 
-    def _lane(self, route: str) -> _Lane:
-        return self._lanes.setdefault(route, _Lane(1))  # a route that the configuration has no more still has its mail
+    async def _see_to_late(self) -> None:
+        while not self._stopping:
+            late = await self._store.claim_overdue(BATCH)
+            for delivery in late:
+                with contextlib.suppress(LeaseLost):  # an operator was quicker
+                    self._accepted(await self._attempts.overdue(delivery))
+            if len(late) < BATCH:
+                return
 
-    def _open(self, route: str) -> None:
-        """The time is over for which a route was shut: its oldest delivery is tried again, then the rest."""
-        self._lane(route).is_shut = False
-        self._fill(route)
+    def _lane(self, destination: str, route: str) -> Lane:
+        lane = self._lanes.get(destination)
+        if lane is None:
+            # A route that the configuration has no more still has its mail.
+            way = self._routes.setdefault(route, Route(route, Limits(1, 1)))
+            lane = self._lanes[destination] = Lane(destination, way, is_behind=not self._caught_up)
+        return lane
 
-    def _fill(self, route: str) -> None:
-        lane = self._lane(route)
-        while not self._stopping and (delivery := lane.next()) is not None:
-            lane.running += 1
-            task = asyncio.create_task(self._attempt(delivery, lane), name=f"delivery-{delivery.id}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _fill(self, lane: Lane) -> None:
+        """Starts what may start in a lane; when its route has no place left, it is told as soon as there is one."""
+        while not self._stopping and lane.has_waiting and lane.may_start:
+            lane.start()
+            self._start(lane, lane.pop(), None)
+        route = lane.route
+        if not lane.has_waiting or lane.is_shut or route.has_place:
+            route.blocked.pop(lane.destination, None)
+        elif not self._stopping:
+            route.blocked[lane.destination] = lane
+            if (pause := route.pause()) and not route.is_timed:
+                route.is_timed = True
+                asyncio.get_running_loop().call_later(pause, self._rate_allows, route)
 
-    async def _attempt(self, delivery: Delivery, lane: _Lane) -> None:
-        put_off = None
+    def _rate_allows(self, route: Route) -> None:
+        route.is_timed = False
+        self._fill_blocked(route)
+
+    def _fill_blocked(self, route: Route) -> None:
+        for lane in list(route.blocked.values()):
+            route.blocked.pop(lane.destination, None)
+            self._fill(lane)
+            if not route.has_place:
+                return
+
+    def _start(self, lane: Lane, delivery: Delivery, content: bytes | None) -> None:
+        """Starts an attempt whose place is taken already; with its bytes when its beginning is recorded already."""
+        self._spawn(self._attempt(lane, delivery, content))
+
+    async def _attempt(self, lane: Lane, delivery: Delivery, content: bytes | None) -> None:
+        made: Made | None = None
         try:
-            put_off = await self._attempts.make(delivery)
+            made = await self._attempts.make(delivery, content, begun=content is not None)
         except Exception as error:
             # The spool would not record it, or a bug: give it back when the spool may be well again. Should that fail
-            # too, its lease ends by itself, for only what is held here is renewed.
-            self._maillog.fault(f"delivery {delivery.message.queue_id}", error)
+            # too it is let go of with the next renewals, for it is not among what is held here.
+            self._maillog.fault(f"delivery {delivery}", error)
             with contextlib.suppress(SpoolError):
                 await asyncio.sleep(_PAUSE_AFTER_FAULT)
                 await self._store.release([delivery])
         finally:
-            lane.running -= 1
-            if put_off is None:
-                self._held.discard(delivery.id)
-            else:
-                lane.put(put_off.delivery)
+            lane.end()
+            if made is not None and made.kept is not None and made.outcome.shut_for is not None:
+                lane.put(made.kept)
                 lane.is_shut = True
-                asyncio.get_running_loop().call_later(put_off.seconds, self._open, delivery.route)
-            self._fill(delivery.route)
+                asyncio.get_running_loop().call_later(made.outcome.shut_for, self._open, lane)
+            else:
+                self._held.discard(delivery.key)
+            if made is not None:
+                self._learn(lane, made)
+            self._fill(lane)
+            self._fill_blocked(lane.route)
             if lane.is_behind and not lane.is_full:
                 self._wake.set()
+
+    def _learn(self, lane: Lane, made: Made) -> None:
+        """What an attempt says of its destination, and the DSNs that came with it."""
+        self._accepted(made.followups)
+        shut_for = None
+        match made.outcome.trouble:
+            case "unreachable":
+                shut_for = lane.unreachable()
+            case "lost":
+                shut_for = lane.lost()
+            case _:
+                lane.went_well()
+        if shut_for is not None:
+            self._maillog.destination_shut(lane.destination, seconds=shut_for, reason=made.outcome.reason)
+            lane.is_behind = True
+            waiting = lane.empty()
+            asyncio.get_running_loop().call_later(shut_for, self._open, lane)
+            if waiting:
+                self._spawn(self._let_go(waiting))
+
+    async def _let_go(self, waiting: list[Delivery]) -> None:
+        """Gives back what waited in a lane that was shut: in the spool it can expire, and be held or cancelled."""
+        try:
+            await self._store.release(waiting)
+        except SpoolError as error:
+            self._maillog.fault("release", error)
+        self._held.difference_update(delivery.key for delivery in waiting)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _accepted(self, followups: Sequence[NewMessage]) -> None:
+        """Messages of ours are in the spool now."""
+        for new in followups:
+            for delivery in new.deliveries:
+                lane = self._lane(delivery.destination, delivery.route)
+                lane.is_behind = True
+                lane.left += 1
+            self._wake.set()
+
+    def _open(self, lane: Lane) -> None:
+        """The time is over for which a lane was shut: its oldest delivery is tried again, then the rest."""
+        lane.is_shut = False
+        self._fill(lane)
+        self._wake.set()

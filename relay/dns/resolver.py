@@ -12,7 +12,7 @@ import dns.resolver
 
 from relay.config.kinds import nameserver
 from relay.config.settings import Dns
-from relay.errors import AddressError, DnsError, NoSuchDomain
+from relay.errors import AddressError, DnsError, NoSuchDomain, NullMx
 from relay.mail.address import ascii_domain
 
 MAX_HOSTS = 8
@@ -69,7 +69,7 @@ class Resolver:
             raise DnsError(f"no answer from the DNS for {name}: {type(error).__name__}") from None
         found = sorted((record.preference, record.exchange.to_text(omit_final_dot=True)) for record in answer)
         if [host for _, host in found] in ([""], ["."]):
-            raise NoSuchDomain(f"the domain {name} takes no mail")
+            raise NullMx(f"the domain {name} takes no mail")
         return [host for _, host in found]
 
     async def _addresses(self, host: str) -> list[str]:

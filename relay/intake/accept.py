@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,11 +18,12 @@ from relay.config.settings import Config, Source
 from relay.errors import Refusal
 from relay.intake.policy import Policy
 from relay.mail import headers, status
-from relay.mail.envelope import Envelope
+from relay.mail.address import Address
+from relay.mail.envelope import Asked, Envelope
 from relay.mail.queue_id import new_queue_id
 from relay.maillog import MailLog
 from relay.routing import rules
-from relay.spool.records import Delivery, Message
+from relay.spool.records import Delivery, Message, NewDelivery, NewMessage
 from relay.spool.store import Store
 
 
@@ -38,16 +40,20 @@ class Client:
 class Claimant(Protocol):
     """Who works on what was accepted (`relay.delivery.runner.Runner`)."""
 
-    def may_claim(self, routes: Collection[str]) -> bool:
-        """Whether a message for these routes may be claimed as it is accepted."""
+    def reserve(self, deliveries: Sequence[NewDelivery]) -> list[float | None] | None:
+        """Whether a message may be claimed as it is accepted, and when its second attempts would be due."""
         ...
 
-    def hand_over(self, deliveries: Sequence[Delivery]) -> None:
+    def hand_over(self, deliveries: Sequence[Delivery], content: bytes) -> None:
         """Takes deliveries that were claimed."""
         ...
 
-    def leave(self, routes: Collection[str]) -> None:
+    def leave(self, deliveries: Sequence[NewDelivery]) -> None:
         """Learns that a message which was not claimed is in the spool."""
+        ...
+
+    def give_back(self, deliveries: Sequence[NewDelivery], retry_at: Sequence[float | None]) -> None:
+        """Learns that a message which was to be claimed was not accepted."""
         ...
 
 
@@ -92,30 +98,49 @@ class Acceptance:
             message_id=headers.message_id(header),
             size=len(content),
             sha256=hashlib.sha256(content).hexdigest(),
+            ret=envelope.ret,
+            envid=envelope.envid,
         )
-        routes = [
-            (str(recipient), rules.choose(self._config, admission.institution, recipient).name)
-            for recipient in envelope.recipients
-        ]
-        await asyncio.shield(self._keep(message, content, routes))
+        deliveries = tuple(
+            self._delivery(admission.institution, recipient, asked, message.received_at)
+            for recipient, asked in zip(envelope.recipients, envelope.asked, strict=True)
+        )
+        await asyncio.shield(self._keep(NewMessage(message, content, deliveries)))
         return message.queue_id
 
-    async def _keep(self, message: Message, content: bytes, routes: list[tuple[str, str]]) -> None:
-        names = {route for _, route in routes}
-        claim = self._runner.may_claim(names)
+    def _delivery(self, institution: str, recipient: Address, asked: Asked, now: float) -> NewDelivery:
+        route = rules.choose(self._config, institution, recipient)
+        times = self._config.delivery_for(route.name)
+        return NewDelivery(
+            recipient=str(recipient),
+            route=route.name,
+            destination=route.destination,
+            notify=asked.notify,
+            orcpt=asked.orcpt,
+            warn_at=now + times.warn_after if 0 < times.warn_after < times.expire_after else None,
+            expires_at=now + times.expire_after if math.isfinite(times.expire_after) else None,
+        )
+
+    async def _keep(self, new: NewMessage) -> None:
+        message = new.message
+        retry_at = self._runner.reserve(new.deliveries)
         try:
-            held = await self._store.accept(message, content, routes, claim=claim)
-            self._maillog.accepted(
-                message.queue_id,
-                source=message.source,
-                institution=message.institution,
-                client=message.client,
-                sender=message.reverse_path or "<>",
-                recipients=len(routes),
-                size=message.size,
-                seconds=time.time() - message.received_at,
-            )
-            self._runner.hand_over(held)
+            held = await self._store.accept(new, retry_at)
+        except BaseException:
+            if retry_at is not None:
+                self._runner.give_back(new.deliveries, retry_at)
+            raise
         finally:
-            if not claim:
-                self._runner.leave(names)
+            if retry_at is None:
+                self._runner.leave(new.deliveries)
+        self._runner.hand_over(held, new.content)
+        self._maillog.accepted(
+            message.queue_id,
+            source=message.source,
+            institution=message.institution,
+            client=message.client,
+            sender=message.reverse_path or "<>",
+            recipients=len(new.deliveries),
+            size=message.size,
+            seconds=time.time() - message.received_at,
+        )

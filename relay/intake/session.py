@@ -2,7 +2,8 @@
 
 Ours are: EHLO's list, paths and parameters (`mail.address`), the policy at each step, AUTH off the event loop, reading
 DATA in blocks, enhanced status codes on every reply (RFC 2034), and faults answered with 451 and nothing more.
-Known limits: one message is held in memory while it is taken; MAIL takes SIZE, BODY and SMTPUTF8, RCPT no parameter.
+Known limits: one message is held in memory while it is taken; MAIL takes SIZE, BODY, SMTPUTF8, RET and ENVID, RCPT
+NOTIFY and ORCPT.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from relay.errors import AddressError, Refusal, SpoolError
 from relay.intake.accept import Acceptance, Client
 from relay.intake.content import read_data
 from relay.intake.policy import Policy
-from relay.mail import status
+from relay.mail import dsn_parameters, status
 from relay.mail.address import Address, parse_path
-from relay.mail.envelope import Envelope
+from relay.mail.envelope import Asked, Envelope
 from relay.mail.status import Reply
 from relay.maillog import MailLog
 
@@ -36,7 +37,7 @@ _ENHANCED = {
     "502": "5.5.1",
     "503": "5.5.1",
 }
-_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e]+))?")
+_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e\u0080-\U0010ffff]+))?")
 
 COMMAND_LIMIT = 2048
 """Octets of a command line: room for the longest path with its parameters (RFC 5321 4.5.3.1.4, RFC 3461)."""
@@ -84,7 +85,9 @@ class SmtpSession(SMTP):
         self._login: Source | None = None
         self._reverse_path: Address | None = None
         self._recipients: list[Address] | None = None  # None until MAIL was accepted
+        self._asked: list[Asked] = []  # for each recipient
         self._smtputf8 = self._eight_bit = False
+        self._ret = self._envid = ""
 
     # --- what every command needs
 
@@ -168,6 +171,7 @@ class SmtpSession(SMTP):
             "SMTPUTF8",
             "ENHANCEDSTATUSCODES",
             "PIPELINING",
+            "DSN",
         ]
         if self.tls_context and not self._tls_protocol:
             offers.append("STARTTLS")
@@ -239,6 +243,8 @@ class SmtpSession(SMTP):
             await self._answer(self._mail(arg or ""), "MAIL")
         except AddressError as error:
             await self._answer(status.bad_sender(str(error)), "MAIL")
+        except Refusal as refusal:
+            await self._answer(refusal.reply, "MAIL")
 
     def _mail(self, arg: str) -> Reply:
         if self._recipients is not None:
@@ -251,10 +257,11 @@ class SmtpSession(SMTP):
             return status.syntax("a MAIL parameter can't be read")
         size, body = parameters.pop("SIZE", "0"), parameters.pop("BODY", "7BIT").upper()
         smtputf8 = parameters.pop("SMTPUTF8", None)
+        ret, envid = parameters.pop("RET", None), parameters.pop("ENVID", None)
         parameters.pop("AUTH", None)  # taken and not trusted, as RFC 4954 5 allows
         if parameters:
             return status.unknown_parameter(f"{next(iter(parameters))} is not known here")
-        if not size.isdigit() or body not in ("7BIT", "8BITMIME") or smtputf8:
+        if not (size.isascii() and size.isdigit()) or body not in ("7BIT", "8BITMIME") or smtputf8:
             return status.syntax("a MAIL parameter has a wrong value")
         if int(size) > int(self._intake.max_message_size):
             return status.too_big(int(self._intake.max_message_size))
@@ -262,7 +269,8 @@ class SmtpSession(SMTP):
             return status.SPOOL_FULL
         if path is not None and not path.is_ascii and smtputf8 is None:
             return Reply(553, "5.6.7", "this address needs SMTPUTF8")
-        self._reverse_path, self._recipients = path, []
+        self._ret, self._envid = dsn_parameters.read_ret(ret), dsn_parameters.read_envid(envid)
+        self._reverse_path, self._recipients, self._asked = path, [], []
         self._eight_bit, self._smtputf8 = body == "8BITMIME", smtputf8 is not None
         return status.SENDER_OK
 
@@ -284,8 +292,7 @@ class SmtpSession(SMTP):
             return status.syntax("RCPT TO:<address>")
         recipient, rest = parse_path(arg[3:].lstrip(" "))
         assert recipient is not None
-        if rest:
-            return status.unknown_parameter("no RCPT parameter is known here")
+        asked = self._read_asked(rest) if rest else Asked()
         if not recipient.is_ascii and not self._smtputf8:
             return Reply(553, "5.6.7", "this address needs SMTPUTF8")
         if len(self._recipients) >= self._intake.max_recipients:
@@ -293,7 +300,19 @@ class SmtpSession(SMTP):
         self._policy.check_recipient(self._sources, recipient)
         if all(recipient.key != known.key for known in self._recipients):
             self._recipients.append(recipient)
+            self._asked.append(asked)
         return status.RECIPIENT_OK
+
+    def _read_asked(self, text: str) -> Asked:
+        parameters = _parameters(text)
+        if parameters is None:
+            raise Refusal(status.syntax("a RCPT parameter can't be read"))
+        notify, orcpt = parameters.pop("NOTIFY", None), parameters.pop("ORCPT", None)
+        if parameters:
+            raise Refusal(status.unknown_parameter(f"{next(iter(parameters))} is not known here"))
+        if orcpt is not None and not orcpt.isascii() and not self._smtputf8:
+            raise Refusal(Reply(553, "5.6.7", "this ORCPT needs SMTPUTF8"))
+        return Asked(dsn_parameters.read_notify(notify), dsn_parameters.read_orcpt(orcpt))
 
     async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802
         """DATA (RFC 5321 4.1.1.4): the 250 is sent after the message is on disk."""
@@ -309,7 +328,15 @@ class SmtpSession(SMTP):
         try:
             await self.push("354 end data with <CR><LF>.<CR><LF>")
             content = await read_data(self._reader, int(self._intake.max_message_size), self._reset_timeout)
-            envelope = Envelope(self._reverse_path, tuple(self._recipients), self._smtputf8, self._eight_bit)
+            envelope = Envelope(
+                self._reverse_path,
+                tuple(self._recipients),
+                self._smtputf8,
+                self._eight_bit,
+                self._ret,
+                self._envid,
+                tuple(self._asked),
+            )
             self._set_rset_state()
             await self._answer(await self._accept(envelope, content), "DATA")
         finally:

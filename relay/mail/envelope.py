@@ -8,6 +8,14 @@ from relay.mail.address import Address
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What the sender wants to hear about a recipient (RFC 3461 4): NOTIFY and ORCPT, "" where nothing was said."""
+
+    notify: str = ""
+    orcpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """Reverse-path (None is the null reverse-path), recipients in the order given, and what the sender asked for."""
 
@@ -15,6 +23,14 @@ class Envelope:
     recipients: tuple[Address, ...]
     smtputf8: bool = False
     eight_bit: bool = False
+    ret: str = ""
+    envid: str = ""
+    wishes: tuple[Asked, ...] = ()
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """What was asked for each recipient, in their order."""
+        return self.wishes or (Asked(),) * len(self.recipients)
 
     @property
     def is_returned(self) -> bool:

@@ -26,6 +26,11 @@ class OutgoingMail:
     content: bytes
     smtputf8: bool
     eight_bit: bool
+    ret: str = ""
+    envid: str = ""
+    notify: str = ""
+    orcpt: str = ""
+    "What the sender asked about DSNs, for a next hop that takes it (RFC 3461 5.2.1)."
 
 
 class Assembler:
@@ -52,16 +57,26 @@ class Assembler:
             # Asked for only where it is needed: many hosts do not have it.
             smtputf8=message.smtputf8 and not (delivery.recipient.isascii() and header.isascii()),
             eight_bit=message.eight_bit or not body.isascii(),
+            ret=message.ret,
+            envid=message.envid,
+            notify=delivery.notify,
+            orcpt=delivery.orcpt,
         )
 
 
 def received_field(message: Message, hostname: str) -> bytes:
-    """Our Received field (RFC 5321 4.4). Without a `for` clause: it would show one recipient to others."""
+    """Our Received field (RFC 5321 4.4). Without a `for` clause: it would show one recipient to others.
+
+    A message that began here (`protocol` is empty) came from nobody, and by no protocol that has a name.
+    """
+    date = formatdate(message.received_at, localtime=True)
+    if not message.protocol:
+        return f"Received: by {hostname} (slip-relay) id {message.queue_id};\r\n\t{date}\r\n".encode()
     protocol = f"UTF8{message.protocol.removeprefix('E')}" if message.smtputf8 else message.protocol  # RFC 6531 4.3
     client = f"IPv6:{message.client}" if ":" in message.client else message.client
     field = (
         f"Received: from {message.helo} ([{client}])\r\n"
         f"\tby {hostname} (slip-relay) with {protocol} id {message.queue_id};\r\n"
-        f"\t{formatdate(message.received_at, localtime=True)}\r\n"
+        f"\t{date}\r\n"
     )
     return field.encode("utf-8")

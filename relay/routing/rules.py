@@ -24,6 +24,8 @@ class Route:
 
     name: str
     because: str
+    destination: str
+    "What is served as one: the route, or for mail by MX the route and the recipient's domain."
 
     @property
     def printer(self) -> str | None:
@@ -36,27 +38,34 @@ def matches(pattern: str, recipient: Address) -> bool:
     return fnmatchcase(recipient.key, pattern.casefold())
 
 
+def destination(config: Config, route: str, recipient: Address) -> str:
+    """What a route serves as one, so that a dead host delays its own mail only."""
+    by_mx = any(hop.name == route and hop.host is None for hop in config.next_hops)
+    return f"{route}@{recipient.domain}" if by_mx else route
+
+
 def choose(config: Config, institution: str, recipient: Address) -> Route:
     """The route of a recipient of a message of that institution."""
+    name, because = _choose(config, institution, recipient)
+    return Route(name, because, destination(config, name, recipient))
+
+
+def _choose(config: Config, institution: str, recipient: Address) -> tuple[str, str]:
     for rule in config.rules:
         if (route := _by_rule(config, rule, institution, recipient)) is not None:
-            return route
+            return route, f"the rule {rule.name}"
     printer = config.printer_for(recipient)
     if printer is not None and printer.institution == institution:
-        return Route(PRINT + printer.name, f"the mailbox stands for the printer {printer.name}")
-    hop = config.institution(institution).next_hop or "default"
-    return Route(hop, f"the next hop of the institution {institution}")
+        return PRINT + printer.name, f"the mailbox stands for the printer {printer.name}"
+    return config.institution(institution).next_hop or "default", f"the next hop of the institution {institution}"
 
 
-def _by_rule(config: Config, rule: Rule, institution: str, recipient: Address) -> Route | None:
+def _by_rule(config: Config, rule: Rule, institution: str, recipient: Address) -> str | None:
     if rule.institution not in (None, institution) or not matches(rule.recipient, recipient):
         return None
-    because = f"the rule {rule.name}"
     if rule.print is not None:
         printer: Printer = config.printer(rule.print)
-        return Route(PRINT + printer.name, because) if printer.institution == institution else None
+        return PRINT + printer.name if printer.institution == institution else None
     if rule.hold is not None:
-        return Route(HOLD + rule.name, because)
-    if rule.discard:
-        return Route(DISCARD, because)
-    return Route(str(rule.next_hop), because)
+        return HOLD + rule.name
+    return DISCARD if rule.discard else str(rule.next_hop)

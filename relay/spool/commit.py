@@ -2,7 +2,9 @@
 
 A unit of work is a function of a connection. It must be re-runnable: it reads and writes the database and nothing else.
 Promises: a future of `submit` is done only after the commit that holds its work; a unit that raises harms no other;
-what fails leaves nothing behind.
+what fails leaves nothing behind. After a disk error nothing is acknowledged until the log was written anew and synced:
+a second fsync of the same pages may say yes to what was lost. After a lost connection it is found out whether the
+commit was done, and only then done again.
 """
 
 from __future__ import annotations
@@ -10,27 +12,56 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import sqlite3
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.errors import RelayError, SpoolError
+from relay.spool.engine import checkpoint, disk_failed, in_words, may_be_run_again
+from relay.spool.schema import commits
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
 MAX_GROUP = 128
-"""Units in one transaction at the most: one of 25 MB messages must not take for ever."""
+"""Units in one transaction at the most."""
+
+MAX_GROUP_SIZE = 64 * 1024 * 1024
+"""Bytes in one transaction, beyond which no further unit joins it."""
+
+CHECKPOINT_AFTER = 8 * 1024 * 1024
+"""Bytes written to SQLite's log after which they are moved into the database file."""
+
+ROWS = 8 * 1024
+"""What the rows of a unit are reckoned at, besides its body."""
+
+PATIENCE = 30.0
+"""Seconds for which a database server may be away before what waits for it is told so."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
     work: Work[Any]
+    size: int
     future: asyncio.Future[Any]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Units that are committed together. `mark` names the commit on a server, also when it is run again."""
+
+    units: list[_Unit]
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    results: list[Any] | None = None
+    "What the units gave in the last run that came as far as the commit."
 
 
 class GroupCommit:
@@ -38,27 +69,34 @@ class GroupCommit:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._on_server = engine.dialect.name != "sqlite"
         self._waiting: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._down_since: float | None = None
+        self._disk_failed = False
+        self._since_checkpoint = 0
 
     def start(self) -> None:
         """Starts the thread."""
+        self._stopping.clear()
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         self._thread.start()
 
-    async def submit(self, work: Work[T]) -> T:
-        """Runs a unit of work and returns its result once it is committed.
+    async def submit(self, work: Work[T], size: int = 0) -> T:
+        """Runs a unit of work, `size` bytes large, and returns its result once it is committed.
 
         Raises what the unit raised when that is an error of ours, else SpoolError. A caller that is cancelled may
         find its work committed all the same.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.put(_Unit(work, future))
+        self._waiting.put(_Unit(work, size, future))
         return await future
 
     def stop(self) -> None:
         """Commits what waits, then ends the thread."""
         if self._thread is not None:
+            self._stopping.set()
             self._waiting.put(None)
             self._thread.join()
             self._thread = None
@@ -66,55 +104,108 @@ class GroupCommit:
     def _run(self) -> None:
         open_for_more = True
         while open_for_more:
-            group, open_for_more = self._take()
-            if group:
-                self._commit(group)
+            units, open_for_more = self._take()
+            if units:
+                self._commit(_Group(units))
+                self._checkpoint(sum(unit.size + ROWS for unit in units))
 
     def _take(self) -> tuple[list[_Unit], bool]:
-        group: list[_Unit] = []
+        units: list[_Unit] = []
+        size = 0
         unit = self._waiting.get()
         while unit is not None:
-            group.append(unit)
-            if len(group) == MAX_GROUP:
-                return group, True
+            units.append(unit)
+            size += unit.size
+            if len(units) == MAX_GROUP or size >= MAX_GROUP_SIZE:
+                return units, True
             try:
                 unit = self._waiting.get_nowait()
             except queue.Empty:
-                return group, True
-        return group, False
+                return units, True
+        return units, False
 
-    def _commit(self, group: list[_Unit]) -> None:
+    def _commit(self, group: _Group) -> None:
+        while True:
+            try:
+                results = self._transaction(group)
+            except Exception as error:
+                if may_be_run_again(error):
+                    if self._wait_for_server():
+                        continue
+                elif len(group.units) > 1 and not self._disk_failed:
+                    for unit in group.units:  # one of them spoiled it: each on its own, so that only that one fails
+                        self._commit(_Group([unit]))
+                    return
+                _tell(group.units, [_as_ours(error) for _ in group.units])
+                return
+            self._down_since = None
+            _tell(group.units, results)
+            return
+
+    def _transaction(self, group: _Group) -> list[Any]:
         try:
+            if self._disk_failed:
+                self._write_anew()
             with self._engine.begin() as connection:
-                results = [unit.work(connection) for unit in group]
+                if self._on_server and not _put_mark(connection, group.mark):
+                    assert group.results is not None, "a mark is there only after a run that came to its commit"
+                    return group.results  # the commit whose answer was lost had been done
+                group.results = [unit.work(connection) for unit in group.units]
+            return group.results
         except Exception as error:
-            if len(group) > 1:  # one of them spoiled it: each on its own, so that only that one fails
-                for unit in group:
-                    self._commit([unit])
-            else:
-                _tell(group[0].future, None, _as_ours(error))
-        else:
-            for unit, result in zip(group, results, strict=True):
-                _tell(unit.future, result, None)
+            self._disk_failed = self._disk_failed or disk_failed(error)
+            raise
+
+    def _wait_for_server(self) -> bool:
+        """A pause before the next try; False when the server was away for too long, or the service stops."""
+        now = time.monotonic()
+        self._down_since = self._down_since or now
+        if now - self._down_since > PATIENCE:
+            return False
+        return not self._stopping.wait(min(0.05 + (now - self._down_since) / 4, 2.0))
+
+    def _write_anew(self) -> None:
+        """After a disk error: moves the whole log into the database file, synced, and begins an empty one."""
+        self._engine.dispose()
+        checkpoint(self._engine, "TRUNCATE")
+        self._disk_failed = False
+
+    def _checkpoint(self, written: int) -> None:
+        self._since_checkpoint += written
+        if self._on_server or self._disk_failed or self._since_checkpoint < CHECKPOINT_AFTER:
+            return
+        self._since_checkpoint = 0
+        try:
+            checkpoint(self._engine)
+        except (SQLAlchemyError, sqlite3.Error):
+            self._disk_failed = True
+
+
+def _put_mark(connection: Connection, mark: str) -> bool:
+    """Writes the mark of a commit; False when it is there already. Waits for a transaction that is just writing it."""
+    put = postgresql_insert(commits).values(id=mark, at=time.time()).on_conflict_do_nothing()
+    return connection.execute(put.returning(commits.c.id)).first() is not None
 
 
 def _as_ours(error: Exception) -> Exception:
     if isinstance(error, RelayError):
         return error
-    cause = error.orig if isinstance(error, SQLAlchemyError) and hasattr(error, "orig") else error
-    ours = SpoolError(f"the spool could not write: {cause}")
+    ours = SpoolError(f"the spool could not write: {in_words(error)}")
     ours.__cause__ = error
     return ours
 
 
-def _tell(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:
+def _tell(units: Sequence[_Unit], results: Sequence[Any]) -> None:
+    """Wakes those who wait, all at once; a result that is an exception is raised there."""
+
     def settle() -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+        for unit, result in zip(units, results, strict=True):
+            if unit.future.done():
+                continue
+            if isinstance(result, Exception):
+                unit.future.set_exception(result)
+            else:
+                unit.future.set_result(result)
 
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        future.get_loop().call_soon_threadsafe(settle)
+        units[0].future.get_loop().call_soon_threadsafe(settle)

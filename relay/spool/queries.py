@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.errors import SpoolError
-from relay.spool.engine import reading_engine
+from relay.spool.engine import Place, in_words, reading_engine
 from relay.spool.schema import attempts, deliveries, messages, print_jobs
 
 
@@ -93,24 +92,29 @@ _MESSAGE = (
 )
 
 
-def list_deliveries(path: Path, *, state: str | None = None, limit: int = 1000) -> list[DeliveryLine]:
+def list_deliveries(place: Place, *, state: str | None = None, limit: int = 1000) -> list[DeliveryLine]:
     """Deliveries in order of arrival, of one state or all, the newest `limit` of them.
 
     Raises SpoolError when the spool can't be read.
     """
-    query = select(*_LINE).join_from(deliveries, messages).order_by(deliveries.c.id.desc()).limit(limit)
+    query = (
+        select(*_LINE)
+        .join_from(deliveries, messages)
+        .order_by(deliveries.c.queue_id.desc(), deliveries.c.number.desc())
+        .limit(limit)
+    )
     if state is not None:
         query = query.where(deliveries.c.state == state)
-    with _reading(path) as connection:
+    with _reading(place) as connection:
         return [DeliveryLine(*row) for row in reversed(connection.execute(query).all())]
 
 
-def message_history(path: Path, queue_id: str) -> MessageHistory | None:
+def message_history(place: Place, queue_id: str) -> MessageHistory | None:
     """A message with its deliveries and their attempts; None when there is none of that queue id.
 
     Raises SpoolError when the spool can't be read.
     """
-    with _reading(path) as connection:
+    with _reading(place) as connection:
         query = select(*(messages.c[name] for name in _MESSAGE)).where(messages.c.queue_id == queue_id)
         message = connection.execute(query).one_or_none()
         if message is None:
@@ -119,34 +123,39 @@ def message_history(path: Path, queue_id: str) -> MessageHistory | None:
 
 
 def _deliveries(connection: Connection, queue_id: str) -> Iterator[DeliveryHistory]:
+    same = (print_jobs.c.queue_id == deliveries.c.queue_id) & (print_jobs.c.number == deliveries.c.number)
     query = (
-        select(deliveries.c.id, print_jobs.c.name, print_jobs.c.job_id, *_LINE)
+        select(deliveries.c.number, deliveries.c.begun_at, print_jobs.c.name, print_jobs.c.job_id, *_LINE)
         .join_from(deliveries, messages)
-        .outerjoin(print_jobs, print_jobs.c.delivery_id == deliveries.c.id)
+        .outerjoin(print_jobs, same)
         .where(deliveries.c.queue_id == queue_id)
         .order_by(deliveries.c.number)
     )
-    columns = [attempts.c[name] for name in ("number", "started_at", "ended_at", "outcome", "reply", "reason")]
-    for delivery_id, job_name, job_id, *line in connection.execute(query).all():
-        made = select(*columns).where(attempts.c.delivery_id == delivery_id).order_by(attempts.c.number)
-        lines = tuple(AttemptLine(*row) for row in connection.execute(made))
-        yield DeliveryHistory(DeliveryLine(*line), lines, job_name, job_id)
+    columns = [attempts.c[name] for name in ("attempt", "started_at", "ended_at", "outcome", "reply", "reason")]
+    for number, begun_at, job_name, job_id, *rest in connection.execute(query).all():
+        line = DeliveryLine(*rest)
+        ended = select(*columns).where(attempts.c.queue_id == queue_id, attempts.c.number == number)
+        made = [AttemptLine(*row) for row in connection.execute(ended.order_by(attempts.c.attempt))]
+        if begun_at is not None and line.attempts > (made[-1].number if made else 0):
+            made.append(AttemptLine(line.attempts, begun_at, None, "", "", ""))  # it runs, or was cut off
+        yield DeliveryHistory(line, tuple(made), job_name, job_id)
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Connection]:
-    """A connection that can't write; what goes wrong with it is a SpoolError."""
-    try:
-        path.stat()
-    except FileNotFoundError:
-        raise SpoolError(f"there is no spool at {path}; the service makes it at its first start") from None
-    except OSError as error:
-        raise SpoolError(f"the spool {path} can't be read: {error.strerror}") from None
-    engine = reading_engine(path)
+def _reading(place: Place) -> Iterator[Connection]:
+    """A connection that does not write; what goes wrong with it is a SpoolError."""
+    if place.path is not None:
+        try:
+            place.path.stat()
+        except FileNotFoundError:
+            raise SpoolError(f"there is no spool at {place}; the service makes it at its first start") from None
+        except OSError as error:
+            raise SpoolError(f"the spool {place} can't be read: {error.strerror}") from None
+    engine = reading_engine(place)
     try:
         with engine.connect() as connection:
             yield connection
     except SQLAlchemyError as error:
-        raise SpoolError(f"the spool {path} can't be read: {getattr(error, 'orig', error)}") from error
+        raise SpoolError(f"the spool {place} can't be read: {in_words(error)}") from error
     finally:
         engine.dispose()

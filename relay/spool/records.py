@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from relay.mail.address import Address, parse_address
 from relay.mail.status import Reply
@@ -39,7 +40,7 @@ FINAL = frozenset({State.DELIVERED, State.FAILED, State.EXPIRED, State.CANCELLED
 """States that nothing follows."""
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.ACTIVE, State.HELD, State.CANCELLED}),
+    State.QUEUED: frozenset({State.ACTIVE, State.HELD, State.CANCELLED, State.EXPIRED}),
     State.ACTIVE: frozenset(State) - {State.QUEUED},
     State.DEFERRED: frozenset({State.ACTIVE, State.HELD, State.CANCELLED, State.EXPIRED}),
     State.PENDING: frozenset(
@@ -74,6 +75,10 @@ class Message:
     message_id: str
     size: int
     sha256: str
+    ret: str = ""
+    "What a DSN brings back (RFC 3461 4.3): FULL, HDRS, or nothing said."
+    envid: str = ""
+    "The sender's own name for this transaction, in xtext (RFC 3461 4.4)."
 
     @property
     def sender(self) -> Address | None:
@@ -82,19 +87,64 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class NewDelivery:
+    """A recipient of a message that is about to be accepted, and the way that was chosen."""
+
+    recipient: str
+    route: str
+    destination: str
+    "What is served as one: the route, or for mail by MX the route and the domain."
+    notify: str = ""
+    "When a DSN is wanted (RFC 3461 4.1): NEVER, or some of SUCCESS,FAILURE,DELAY; nothing when nothing was said."
+    orcpt: str = ""
+    "The original recipient, as `rfc822;` and xtext (RFC 3461 4.2)."
+    warn_at: float | None = None
+    "When the sender is told that it is late; None for never."
+    expires_at: float | None = None
+    "When it is given up; None for never."
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message on its way into the spool: what intake accepted, or a DSN of ours."""
+
+    message: Message
+    content: bytes
+    deliveries: tuple[NewDelivery, ...]
+
+
+Key = tuple[str, int]
+"""Names a delivery: the queue id of its message and the number of its recipient. Keys sort by arrival."""
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """One message for one recipient. `attempts` with the lease's owner is the fence of every write."""
 
-    id: int
     message: Message
     number: int
     "Which of the message's recipients, from 0."
     recipient: str
     route: str
+    destination: str
     state: State
     attempts: int
     next_attempt_at: float
+    notify: str = ""
+    orcpt: str = ""
+    begun_at: float | None = None
+    "When the attempt began that runs now, or was cut off."
+    warn_at: float | None = None
+    expires_at: float | None = None
     job: PrintJob | None = None
+
+    @property
+    def key(self) -> Key:
+        """Names it; sorts by arrival."""
+        return self.message.queue_id, self.number
+
+    def __str__(self) -> str:
+        return f"{self.message.queue_id}/{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,5 +172,13 @@ class Outcome:
     "What is known of the paper: handed-over, spooler-confirmed, device-confirmed."
     notes: tuple[str, ...] = field(default=())
     "What was odd about a slip that was printed all the same."
+    trouble: Literal["", "unreachable", "lost"] = ""
+    """What the attempt says of the destination as a whole: no session was to be had, or a transaction was lost in the
+    middle.
+    """
     shut_for: float | None = None
     "Seconds for which the whole route is shut, where the fault is not this delivery's: it keeps its place."
+    remote_host: str = ""
+    "The host that gave `reply`; empty where the reply is our own judgement."
+    dsn_passed_on: bool = False
+    "Whether the next hop took over what the sender asked about DSNs (RFC 3461 5.2.1)."

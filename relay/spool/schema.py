@@ -1,6 +1,11 @@
 """The tables. A change here comes with a migration; a test compares the two.
 
-Times are seconds since the epoch. A lease that nobody holds has no owner and ends at 0.
+Times are seconds since the epoch. A delivery is named by its message's queue id and the number of its recipient; queue
+ids sort by arrival, so the key of a delivery is its place in the queue as well.
+
+A delivery that waits has `due_at` (when it may be claimed) and, if something has to be said or done about it when it
+waits too long, `deadline`. One that somebody holds, or that nothing is to be done for, has neither: both indexes hold
+what waits and nothing else, so that a claim costs the same with ten deliveries in the spool as with a million.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -18,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -38,6 +45,8 @@ messages = Table(
     Column("reverse_path", Text),
     Column("smtputf8", Boolean, nullable=False),
     Column("eight_bit", Boolean, nullable=False),
+    Column("ret", String(4), nullable=False),
+    Column("envid", String(100), nullable=False),
     Column("received_at", Double, nullable=False),
     Column("client", Text, nullable=False),
     Column("helo", Text, nullable=False),
@@ -58,43 +67,103 @@ bodies = Table(
 deliveries = Table(
     "deliveries",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("queue_id", ForeignKey("messages.queue_id", ondelete="CASCADE"), nullable=False),
-    Column("number", Integer, nullable=False),
+    Column("queue_id", ForeignKey("messages.queue_id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
     Column("recipient", Text, nullable=False),
-    Column("route", Text, nullable=False),
+    Column("route", String(127), nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("notify", String(32), nullable=False),
+    Column("orcpt", Text, nullable=False),
     Column("state", String(10), nullable=False),
-    Column("reason", Text, nullable=False, default=""),
-    Column("evidence", String(32), nullable=False, default=""),
-    Column("attempts", Integer, nullable=False, default=0),
+    Column("reason", Text, nullable=False),
+    Column("evidence", String(32), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("begun_at", Double),
     Column("next_attempt_at", Double, nullable=False),
+    Column("warn_at", Double),
+    Column("expires_at", Double),
     Column("settled_at", Double),
     Column("lease_owner", String(64)),
-    Column("lease_until", Double, nullable=False, default=0.0),
-    UniqueConstraint("queue_id", "number"),
-    Index("ix_deliveries_due", "state", "next_attempt_at", "id"),
-    Index("ix_deliveries_lease", "lease_owner"),
+    Column("due_at", Double),
+    Column("deadline", Double),
+    Index(
+        "ix_deliveries_due",
+        "destination",
+        "due_at",
+        "queue_id",
+        "number",
+        sqlite_where=text("due_at IS NOT NULL"),
+        postgresql_where=text("due_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_deliveries_deadline",
+        "deadline",
+        sqlite_where=text("deadline IS NOT NULL"),
+        postgresql_where=text("deadline IS NOT NULL"),
+    ),
+    Index(
+        "ix_deliveries_lease",
+        "lease_owner",
+        sqlite_where=text("lease_owner IS NOT NULL"),
+        postgresql_where=text("lease_owner IS NOT NULL"),
+    ),
 )
 
+_ONE_DELIVERY = ("deliveries.queue_id", "deliveries.number")
+
+# Attempts that have ended. The one that runs stands in its delivery: `attempts` and `begun_at`.
 attempts = Table(
     "attempts",
     metadata,
-    Column("delivery_id", ForeignKey("deliveries.id", ondelete="CASCADE"), primary_key=True),
+    Column("queue_id", String(13), primary_key=True),
     Column("number", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
     Column("started_at", Double, nullable=False),
     Column("ended_at", Double),
-    Column("outcome", String(10), nullable=False, default=""),
-    Column("reply", Text, nullable=False, default=""),
-    Column("reason", Text, nullable=False, default=""),
+    Column("outcome", String(10), nullable=False),
+    Column("reply", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    ForeignKeyConstraint(["queue_id", "number"], _ONE_DELIVERY, ondelete="CASCADE"),
 )
 
 print_jobs = Table(
     "print_jobs",
     metadata,
-    Column("delivery_id", ForeignKey("deliveries.id", ondelete="CASCADE"), primary_key=True),
+    Column("queue_id", String(13), primary_key=True),
+    Column("number", Integer, primary_key=True),
     Column("name", String(64), nullable=False),
     Column("queue", Text, nullable=False),
     Column("job_id", Integer),
-    Column("sent", Boolean, nullable=False, default=False),
+    Column("sent", Boolean, nullable=False),
     UniqueConstraint("name"),
+    ForeignKeyConstraint(["queue_id", "number"], _ONE_DELIVERY, ondelete="CASCADE"),
+)
+
+# What operators said: kept with the delivery, for nothing is discarded without somebody's word.
+orders = Table(
+    "orders",
+    metadata,
+    Column("queue_id", String(13), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("at", Double, primary_key=True),
+    Column("verb", String(16), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("was", String(10), nullable=False),
+    ForeignKeyConstraint(["queue_id", "number"], _ONE_DELIVERY, ondelete="CASCADE"),
+)
+
+# One row per living service. What a service holds is let go of when its lease has run out.
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("lease_until", Double, nullable=False),
+)
+
+# One row per group commit on a server, for some minutes: after a lost connection it tells whether the commit was done.
+commits = Table(
+    "commits",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("at", Double, nullable=False),
 )

@@ -6,16 +6,32 @@ faults of ours; the runner takes those for temporary.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from relay.spool.records import Delivery, Outcome
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a way out bears."""
+
+    total: int
+    "Attempts at the same time on the route."
+    per_destination: int
+    "Attempts at the same time for one destination."
+    rate: float | None = None
+    "Most attempts begun per second on the route; None for no limit."
+    backoff_first: float = 60.0
+    "Seconds until a destination that can't be reached is asked again; doubled by each further failure."
+    backoff_longest: float = 600.0
+
+
 class Transport(Protocol):
     """A way out."""
 
-    concurrency: int
-    "Deliveries under way at the same time on one route."
+    limits: Limits
+    "What it bears."
 
     async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
         """Makes one attempt with the message's bytes, and says how it ended."""

@@ -15,7 +15,7 @@ from functools import cached_property
 
 import aiosmtplib
 
-from relay.config.settings import NextHop
+from relay.config.next_hops import NextHop
 from relay.errors import StartError
 
 

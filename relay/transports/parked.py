@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from relay.spool.records import Delivery, Outcome, State
+from relay.transports import Limits
 
 
 class Parked:
     """Ends each delivery with the same outcome."""
 
-    concurrency = 4
+    limits = Limits(total=4, per_destination=4)
 
     def __init__(self, state: State, reason: str) -> None:
         self._outcome = Outcome(state, reason)

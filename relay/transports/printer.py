@@ -17,10 +17,12 @@ from relay.errors import Interrupted, JobRefused, JobUnknown, PrintError, Render
 from relay.maillog import MailLog
 from relay.printing.cups import CupsServer
 from relay.printing.jobs import JobEnd, JobStatus, page_options
+from relay.routing.rules import PRINT
 from relay.slips.pool import RenderPool
 from relay.slips.slip import Slip
 from relay.spool.records import Delivery, Outcome, PrintJob, State
 from relay.spool.store import Store
+from relay.transports import Limits
 
 LONGEST_WAIT = 15.0
 """Seconds until a slip is tried again for which CUPS was not to be had; those behind it wait too."""
@@ -29,7 +31,7 @@ LONGEST_WAIT = 15.0
 class PrinterTransport:
     """Deliveries to one printer."""
 
-    concurrency = 1
+    limits = Limits(total=1, per_destination=1)
 
     def __init__(
         self, printer: Printer, config: Config, store: Store, renderer: RenderPool, cups: CupsServer, maillog: MailLog
@@ -37,7 +39,7 @@ class PrinterTransport:
         self._printer = printer
         self._profile = config.profile(printer.profile)
         self._poll = config.cups.poll
-        self._shut_for = min(config.delivery.retry_first, LONGEST_WAIT)
+        self._shut_for = min(config.delivery_for(PRINT + printer.name).retry_first, LONGEST_WAIT)
         self._store = store
         self._renderer = renderer
         self._cups = cups
@@ -119,18 +121,15 @@ class PrinterTransport:
             return await self._follow(delivery, job, job_id)
         try:
             status = await self._cups.job(job_id)
+            if status.is_empty and status.end is None:
+                # Whoever was to send the document may be late and not dead. CUPS decides who was first: a document
+                # that comes for a cancelled job is not printed.
+                status = await self._cups.cancel_job(job_id)
         except JobUnknown:
             return _uncertain(job_id)
-        if status.end is JobEnd.ABORTED and not status.began:
-            # CUPS gives up a job whose document does not come: nothing of it can be on paper.
+        if status.is_empty:
             return await self._print(await self._store.forget_job(delivery), content)
-        if not status.lacks_document:
-            return await self._follow(delivery, job, job_id)
-        slip = await self._renderer.render(content, self._profile)
-        if job.job_id is None:
-            job = PrintJob(job.name, job.queue, job_id)
-            delivery = await self._store.record_job(delivery, job)
-        return await self._send(delivery, job, job_id, slip)
+        return await self._follow(delivery, job, job_id)
 
     def _log(self, delivery: Delivery, job: PrintJob, event: str) -> None:
         self._maillog.job(

@@ -12,13 +12,14 @@ import asyncio
 
 import aiosmtplib
 
-from relay.config.settings import NextHop
+from relay.config.next_hops import NextHop
 from relay.dns.resolver import MailHost, Resolver
-from relay.errors import DnsError, NoSuchDomain
+from relay.errors import DnsError, NoSuchDomain, NullMx
 from relay.mail.address import Address, ascii_domain, parse_address
 from relay.mail.status import Reply, printable
 from relay.outgoing.assemble import Assembler, OutgoingMail
 from relay.spool.records import Delivery, Outcome, State
+from relay.transports import Limits
 from relay.transports.connection import Connection, ConnectionPool
 
 LARGE = 256 * 1024
@@ -36,8 +37,17 @@ class _Answered(Exception):
 class SmtpTransport:
     """Deliveries to one next hop."""
 
-    def __init__(self, hop: NextHop, hostname: str, assembler: Assembler, resolver: Resolver) -> None:
-        self.concurrency = hop.max_connections
+    def __init__(
+        self, hop: NextHop, hostname: str, assembler: Assembler, resolver: Resolver, backoff_first: float
+    ) -> None:
+        """`backoff_first` is the time in seconds after which a host that can't be reached is asked again."""
+        self.limits = Limits(
+            total=hop.concurrency,
+            per_destination=hop.concurrency if hop.host else min(hop.max_per_domain, hop.concurrency),
+            rate=hop.max_rate,
+            backoff_first=min(backoff_first, hop.backoff_longest),
+            backoff_longest=hop.backoff_longest,
+        )
         self._hop = hop
         self._assembler = assembler
         self._resolver = resolver
@@ -51,10 +61,12 @@ class SmtpTransport:
             mail = await asyncio.to_thread(self._assembler.assemble, delivery, content)
         try:
             hosts = await self._hosts(parse_address(mail.recipient))
+        except NullMx as error:
+            return Outcome(State.FAILED, str(error), Reply(556, "5.1.10", str(error)))
         except NoSuchDomain as error:
             return Outcome(State.FAILED, str(error), Reply(550, "5.1.2", str(error)))
         except DnsError as error:
-            return Outcome(State.DEFERRED, str(error))
+            return Outcome(State.DEFERRED, str(error), trouble="unreachable")
         outcome = Outcome(State.DEFERRED, "there is no host to send it to")
         for host in hosts:
             outcome, reached = await self._try_host(host, mail)
@@ -83,9 +95,12 @@ class SmtpTransport:
             except aiosmtplib.SMTPResponseException as error:
                 # A refused login is a mistake in our configuration, never the fault of this mail: deferred, whatever
                 # the code.
-                return _deferred(f"{host} refused the session", Reply.parse(error.code, error.message)), False
+                refusal = Reply.parse(error.code, error.message)
+                reason = f"{host} refused the session: {refusal}"
+                return Outcome(State.DEFERRED, reason, refusal, trouble="unreachable", remote_host=host), False
             except (aiosmtplib.SMTPException, OSError) as error:
-                return Outcome(State.DEFERRED, f"{host} can't be reached: {_in_words(error)}"), False
+                reason = f"{host} can't be reached: {_in_words(error)}"
+                return Outcome(State.DEFERRED, reason, trouble="unreachable"), False
             try:
                 reply = await self._transaction(connection, mail)
             except _Answered as answer:
@@ -100,12 +115,17 @@ class SmtpTransport:
                 if connection.is_stale:
                     fresh = True
                     continue
-                return Outcome(State.DEFERRED, f"the connection to {host} was lost: {_in_words(error)}"), True
+                reason = f"the connection to {host} was lost: {_in_words(error)}"
+                return Outcome(State.DEFERRED, reason, trouble="lost"), True
             except BaseException:
                 connection.client.close()
                 raise
             self._pool.give_back(target.address, connection)
-            return Outcome(State.DELIVERED, f"taken by {host}", reply), True
+            passed_on = connection.client.supports_extension("dsn")
+            outcome = Outcome(
+                State.DELIVERED, f"taken by {host}", reply, remote_host=host, dsn_passed_on=passed_on
+            )
+            return outcome, True
 
     async def _transaction(self, connection: Connection, mail: OutgoingMail) -> Reply:
         client = connection.client
@@ -119,9 +139,13 @@ class SmtpTransport:
             options.append(b"BODY=8BITMIME")
         if mail.smtputf8:
             options.append(b"SMTPUTF8")
+        dsn = client.supports_extension("dsn")
+        if dsn:
+            options += _words(RET=mail.ret, ENVID=mail.envid)
         _expect(250, await client.execute_command(b"MAIL", *options))
         recipient = _wire(parse_address(mail.recipient), mail.smtputf8)
-        _expect(250, await client.execute_command(b"RCPT", b"TO:<%s>" % recipient))
+        wishes = _words(NOTIFY=mail.notify, ORCPT=mail.orcpt) if dsn else []
+        _expect(250, await client.execute_command(b"RCPT", b"TO:<%s>" % recipient, *wishes))
         _expect(354, await client.execute_command(b"DATA"))
         connection.data_begun = True
         answer = await self._send(client, mail.content)
@@ -177,14 +201,15 @@ def _wire(address: Address | None, smtputf8: bool) -> bytes:
     return str(Address(address.local, ascii_domain(address.domain))).encode("ascii")
 
 
+def _words(**parameters: str) -> list[bytes]:
+    """Parameters as they are sent; those that were not given are left out (RFC 3461 5.2.1)."""
+    return [f"{name}={value}".encode("ascii") for name, value in parameters.items() if value]
+
+
 def _refused(host: str, reply: Reply) -> Outcome:
     if reply.permanent:
-        return Outcome(State.FAILED, f"{host} refused it: {reply}", reply)
-    return _deferred(f"{host} put it off", reply)
-
-
-def _deferred(what: str, reply: Reply) -> Outcome:
-    return Outcome(State.DEFERRED, f"{what}: {reply}", reply)
+        return Outcome(State.FAILED, f"{host} refused it: {reply}", reply, remote_host=host)
+    return Outcome(State.DEFERRED, f"{host} put it off: {reply}", reply, remote_host=host)
 
 
 def _in_words(error: Exception) -> str:

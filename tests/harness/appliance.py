@@ -13,7 +13,7 @@ import signal
 import smtplib
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.harness.process import DiedEarly, Process
@@ -35,13 +35,22 @@ class Refused(RuntimeError):
 class Appliance:
     """One slip-relay service with its configuration."""
 
-    def __init__(self, config: Path, port: int, folder: Path) -> None:
+    def __init__(
+        self,
+        config: Path,
+        port: int,
+        folder: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
+    ) -> None:
+        """`environment` is added to the bench's own; `wrapper` is a command that ends by running what follows it."""
         self.port = port
         self.log = folder / "relay.log"
         self.pid_file = folder / "relay.pid"
         self.starts = 0
         "How often it was started."
-        self._process = Process([*command(), "serve", "-c", str(config)], self.log)
+        self._process = Process([*wrapper, *command(), "serve", "-c", str(config)], self.log, environment=environment)
         self._supervisor: asyncio.Task[None] | None = None
 
     @property

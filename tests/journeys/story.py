@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from relay.spool.engine import Place
 from relay.spool.queries import DeliveryLine, list_deliveries
 from tests.harness.dns_server import verify_dkim
 from tests.harness.next_hop import Taken
@@ -47,7 +48,7 @@ class Story:
 
     def deliveries(self, *queue_ids: str) -> list[DeliveryLine]:
         """What the spool says of messages, in order of arrival."""
-        lines = list_deliveries(self.playground.institution.spool, limit=100_000)
+        lines = list_deliveries(Place.file(self.playground.institution.spool), limit=100_000)
         return [line for line in lines if line.queue_id in queue_ids]
 
     async def settled(self, *queue_ids: str, state: str = "delivered", seconds: float = 30.0) -> list[DeliveryLine]:

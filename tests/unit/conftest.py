@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from relay.config.settings import Config
+from relay.config.settings import Config, Spool
+from relay.spool.engine import Place
+from tests.harness.postgres import Postgres
 
 Tree = dict[str, Any]
 
@@ -46,3 +48,12 @@ def make_config(tree: Tree) -> Callable[..., Config]:
         return Config.model_validate({**copy.deepcopy(tree), **tables})
 
     return make
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """An empty spool, once in a file and once on a server."""
+    if request.param == "sqlite":
+        return Place.file(tmp_path / "spool.db")
+    postgres: Postgres = request.getfixturevalue("postgres")
+    return Place.of(Spool(url=postgres.create_database()))

@@ -80,8 +80,16 @@ CATALOGUE: list[tuple[str, Any, str]] = [
     ("next_hops.0.host", "smtp example", "next_hops[1].host ('default'): string should match pattern"),
     ("printers.0.queue", "", "printers[1].queue ('desk'): string should have at least 1 character"),
     ("institutions.0.envelope_from", "größe@lib.example", "envelope_from has to be ASCII"),
-    ("spool.url", "sqlite:///", "spool.url: a spool is named as in"),
+    ("spool.url", "sqlite:///", "spool.url: a spool in a file is named as in"),
     ("spool.url", "mysql://x", "spool.url: a spool is named as in"),
+    ("spool.url", "postgresql+psycopg://me:secret@db.example/spool", "a password stands in spool.password"),
+    ("spool.keep_history", "1d", "keep_history can't be shorter than keep_bodies"),
+    ("spool.lease", "1s", "greater than or equal to 2"),
+    ("next_hops.0.max_rate", 0, "next_hops[1].max_rate ('default'): input should be greater than 0"),
+    ("printers.0.retry", {"expire_after": "1d"}, "slips never expire: leave out retry.expire_after"),
+    ("institutions.0.dsn_to", "postmaster", "the address has no @"),
+    ("institutions.0.dsn_to", "desk@print.lib.example", "stands for a printer: name a mailbox that is read"),
+    ("institutions.0.language", "xx", "institutions[1].language ('demo'): input should be 'de', 'en'"),
     ("institutions.0.domains", [], "institutions[1].domains ('demo'): tuple should have at least 1 item"),
     ("institutions.0.domains", ["not a domain"], "is not a domain name"),
     ("institutions.0.envelope_from", "nobody", "the address has no @"),
@@ -212,6 +220,8 @@ def test_the_optional_settings_of_the_sample_are_right_too(tmp_path: Path) -> No
     path.write_text(re.sub(r"(?m)^#(?=[a-z_]+ = )", "", text), encoding="utf-8")
     (tmp_path / "campus-ca.pem").touch()
     text = path.read_text(encoding="utf-8").replace("/etc/slip-relay/campus-ca.pem", str(tmp_path / "campus-ca.pem"))
+    # The password goes with the other form of the address, which stands in the comment above it.
+    text = re.sub(r'(?m)^url = "sqlite.*$', 'url = "postgresql+psycopg://slip-relay@db.lib.example/spool"', text)
     path.write_text(text, encoding="utf-8")
     config = load(path)
     shown = Config.model_validate(config.model_dump() | {"profiles": ()})

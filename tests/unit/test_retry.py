@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.config.settings import Delivery as DeliverySettings
+from relay.config.next_hops import Delivery as DeliverySettings
 from relay.delivery.retry import delay
 
 

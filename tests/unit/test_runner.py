@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
 
-from relay.config.settings import Delivery as DeliverySettings
+from relay.bounces.notify import Notifier
+from relay.config.settings import Config
 from relay.delivery.attempt import Attempts
-from relay.delivery.runner import BATCH, LANE_CAPACITY, Runner
+from relay.delivery.runner import BATCH, Runner
 from relay.maillog import MailLog
-from relay.spool.queries import list_deliveries
-from relay.spool.records import Delivery, Outcome, State
+from relay.spool.engine import Place
+from relay.spool.queries import DeliveryLine, list_deliveries
+from relay.spool.records import Delivery, Key, Outcome, State
 from relay.spool.store import Store
-from tests.accepted import accepted
+from relay.transports import Limits
+from tests.accepted import new_message
 from tests.harness.waiting import until
 
 pytestmark = pytest.mark.asyncio
@@ -28,9 +30,9 @@ class Gate:
     """A way out that lets deliveries through while it is open, and writes down their order."""
 
     def __init__(self, concurrency: int = 1) -> None:
-        self.concurrency = concurrency
+        self.limits = Limits(concurrency, concurrency, backoff_first=0.05, backoff_longest=0.2)
         self.open = asyncio.Event()
-        self.passed: list[int] = []
+        self.passed: list[Key] = []
         self.faults = 0
 
     async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
@@ -38,7 +40,7 @@ class Gate:
         if self.faults:
             self.faults -= 1
             raise RuntimeError("a bug in a transport")
-        self.passed.append(delivery.id)
+        self.passed.append(delivery.key)
         return Outcome(State.DELIVERED)
 
     def interrupt(self) -> None:
@@ -51,20 +53,25 @@ class Gate:
 class Bench:
     """A store and a runner with two routes, `slow` and `quick`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "spool.db"
-        self.store = Store(self.path, "node")
+    def __init__(self, config: Config, place: Place) -> None:
+        self.place = place
+        self.store = Store(place)
         self.gates = {"slow": Gate(), "quick": Gate(concurrency=5)}
-        settings = DeliverySettings(retry_first=0.05, retry_longest=0.1)
-        self.runner = Runner(self.store, Attempts(settings, self.store, self.gates, MailLog()), self.gates, MailLog())
+        attempts = Attempts(config, self.store, self.gates, Notifier(config), MailLog())
+        self.runner = Runner(self.store, attempts, self.gates, MailLog())
 
-    async def accept(self, route: str) -> None:
+    async def accept(self, *routes: str, **times: float) -> None:
         """As intake does it."""
-        message = accepted(CONTENT)
-        claim = self.runner.may_claim({route})
-        self.runner.hand_over(await self.store.accept(message, CONTENT, [("a@b.example", route)], claim=claim))
-        if not claim:
-            self.runner.leave({route})
+        new = new_message(CONTENT, *((f"{number}@b.example", route) for number, route in enumerate(routes)), **times)
+        retry_at = self.runner.reserve(new.deliveries)
+        held = await self.store.accept(new, retry_at)
+        if retry_at is None:
+            self.runner.leave(new.deliveries)
+        else:
+            self.runner.hand_over(held, CONTENT)
+
+    def lines(self) -> list[DeliveryLine]:
+        return list_deliveries(self.place)
 
     @property
     def held(self) -> int:
@@ -72,8 +79,9 @@ class Bench:
 
 
 @pytest_asyncio.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(tmp_path)
+async def bench(place: Place, make_config: Callable[..., Config]) -> AsyncIterator[Bench]:
+    config = make_config(delivery={"retry_first": 0.05, "retry_longest": 0.1})
+    bench = Bench(config, place)
     bench.store.open()
     running = asyncio.create_task(bench.runner.run())
     yield bench
@@ -85,13 +93,13 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 async def test_a_route_that_stands_still_holds_up_no_other_and_memory_stays_bounded(bench: Bench) -> None:
-    total = 3 * LANE_CAPACITY
+    total = 300
     for _ in range(total):
         await bench.accept("slow")
     bench.gates["quick"].open.set()
     await bench.accept("quick")
     await until(lambda: bench.gates["quick"].passed, "the quick one to overtake")
-    assert bench.held <= LANE_CAPACITY + BATCH + 1
+    assert bench.held <= BATCH + 20
     bench.gates["slow"].open.set()
     await until(lambda: len(bench.gates["slow"].passed) == total, "all of the slow ones", seconds=30)
     assert bench.gates["slow"].passed == sorted(bench.gates["slow"].passed), "in order of arrival"
@@ -111,13 +119,13 @@ async def test_a_bug_in_a_transport_defers_and_loses_nothing(bench: Bench) -> No
     bench.gates["quick"].open.set()
     await bench.accept("quick")
     await until(lambda: bench.gates["quick"].passed, "the third attempt")
-    line = list_deliveries(bench.path)[0]
-    await until(lambda: list_deliveries(bench.path)[0].state == "delivered", "its end")
-    assert list_deliveries(bench.path)[0].attempts == 3
+    line = bench.lines()[0]
+    await until(lambda: bench.lines()[0].state == "delivered", "its end")
+    assert bench.lines()[0].attempts == 3
     assert "bug" not in line.reason, "the text of an error may quote the mail"
 
 
 async def test_mail_of_a_route_that_the_configuration_lost_waits(bench: Bench) -> None:
     await bench.accept("gone")
-    await until(lambda: list_deliveries(bench.path)[0].state == "deferred", "it to be put off")
-    assert "has no route 'gone' any more" in list_deliveries(bench.path)[0].reason
+    await until(lambda: bench.lines()[0].state == "deferred", "it to be put off")
+    assert "has no route 'gone' any more" in bench.lines()[0].reason

@@ -1,0 +1,143 @@
+"""Lanes: who may start now.
+
+A lane is what waits for one destination; a route is all lanes of one way out, and shares its limits among them. A lane
+is trusted once something went well: until then, and after it could not be reached, it gets one delivery at a time as a
+probe, at growing intervals. So a dead or hanging destination costs one attempt, not every connection of its route.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import time
+from collections import OrderedDict
+
+from relay.spool.records import Delivery, Key
+from relay.transports import Limits
+
+LOST_IN_A_ROW = 3
+"""Transactions lost one after the other, with none done, that count like a host that can't be reached."""
+
+
+class Route:
+    """The limits of one way out, and the lanes that wait for a place."""
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        self.name = name
+        self.limits = limits
+        self.running = 0
+        self.blocked: OrderedDict[str, Lane] = OrderedDict()
+        "Lanes that have something to start and found no place, in the order in which they get one."
+        self.is_timed = False
+        "Whether somebody will look again when the rate allows it."
+        self._next_start = 0.0
+
+    def pause(self) -> float:
+        """Seconds until the rate allows another start; 0 when it may be now."""
+        return max(self._next_start - time.monotonic(), 0.0) if self.limits.rate else 0.0
+
+    def start(self) -> None:
+        """An attempt starts."""
+        self.running += 1
+        if self.limits.rate:
+            self._next_start = max(self._next_start, time.monotonic()) + 1 / self.limits.rate
+
+    @property
+    def has_place(self) -> bool:
+        """Whether one more attempt may start, as far as the whole route goes."""
+        return self.running < self.limits.total and self.pause() == 0.0
+
+
+class Lane:
+    """Deliveries of one destination that wait for their turn, the oldest first."""
+
+    def __init__(self, destination: str, route: Route, *, is_behind: bool) -> None:
+        self.destination = destination
+        self.route = route
+        self.running = 0
+        self.is_behind = is_behind
+        "Whether some may wait in the spool, that have to come first."
+        self.left = 0
+        "Messages that were left to the spool so far."
+        self.unclaimed = 0
+        "Those of them that are just being accepted."
+        self.is_shut = False
+        "Whether the way out itself is in trouble: nothing is tried until it opens again."
+        self._trusted = route.limits.per_destination == 1
+        self._failures = 0
+        self._failed_at = 0.0
+        self._lost = 0
+        self._waiting: list[tuple[Key, Delivery]] = []
+
+    @property
+    def capacity(self) -> int:
+        """Deliveries that wait here at the most, before more are claimed; they wait without their bytes."""
+        return max(10, 4 * min(self.route.limits.per_destination, 25))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more is claimed for it."""
+        return len(self._waiting) >= self.capacity
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it may be forgotten."""
+        if self.running or self._waiting or self.is_behind or self.unclaimed or self.is_shut:
+            return False
+        return not self._failures or time.monotonic() - self._failed_at > 2 * self.route.limits.backoff_longest
+
+    @property
+    def may_start(self) -> bool:
+        """Whether an attempt may start here now."""
+        allowed = self.route.limits.per_destination if self._trusted else 1
+        return not self.is_shut and self.running < allowed and self.route.has_place
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether something waits."""
+        return bool(self._waiting)
+
+    def put(self, delivery: Delivery) -> None:
+        """One more that waits."""
+        heapq.heappush(self._waiting, (delivery.key, delivery))
+
+    def pop(self) -> Delivery:
+        """The oldest that waits."""
+        return heapq.heappop(self._waiting)[1]
+
+    def empty(self) -> list[Delivery]:
+        """Takes out all that wait."""
+        waiting, self._waiting = [delivery for _, delivery in self._waiting], []
+        return waiting
+
+    def start(self) -> None:
+        """An attempt starts."""
+        self.running += 1
+        self.route.start()
+
+    def end(self) -> None:
+        """An attempt ended."""
+        self.running -= 1
+        self.route.running -= 1
+
+    def went_well(self) -> None:
+        """The destination answered."""
+        self._trusted, self._failures, self._lost = True, 0, 0
+
+    def lost(self) -> float | None:
+        """A transaction was lost in the middle; the seconds to shut the lane for when that happens too often."""
+        self._lost += 1
+        return self.unreachable() if self._lost >= LOST_IN_A_ROW else None
+
+    def unreachable(self) -> float | None:
+        """The destination could not be reached; the seconds to shut the lane for, None when it is shut already."""
+        if self.is_shut:
+            return None
+        limits = self.route.limits
+        wait = min(limits.backoff_first * 2.0 ** min(self._failures, 32), limits.backoff_longest)
+        self._failures += 1
+        self._failed_at = time.monotonic()
+        self._lost = 0
+        self._trusted = limits.per_destination == 1
+        self.is_shut = True
+        return wait * (1 + random.random() / 10)  # noqa: S311 - jitter, no secret

@@ -1,0 +1,385 @@
+"""What each verb of the store writes: functions of a connection, which may be run again.
+
+A write of a worker goes through `change`, behind the fence of its delivery (owner and attempt number) and along
+`records.TRANSITIONS`. A delivery that is let go of waits again; one that is held, or closed, does not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Row,
+    Select,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from relay.errors import LeaseLost
+from relay.mail.status import printable
+from relay.spool.prepared import Prepared
+from relay.spool.records import OPEN, TRANSITIONS, Delivery, Message, NewMessage, Outcome, PrintJob, State
+from relay.spool.schema import attempts, bodies, deliveries, messages, print_jobs
+
+MESSAGE_COLUMNS = tuple(column.name for column in messages.c)
+
+_DELIVERY_COLUMNS = (
+    "number",
+    "recipient",
+    "route",
+    "destination",
+    "attempts",
+    "next_attempt_at",
+    "notify",
+    "orcpt",
+    "begun_at",
+    "warn_at",
+    "expires_at",
+)
+
+_BEFORE = {state: [known.value for known in State if known is state or state in TRANSITIONS[known]] for state in State}
+
+_DUE_DESTINATIONS = text("""
+    WITH RECURSIVE waiting(destination) AS (
+        SELECT min(destination) FROM deliveries WHERE due_at IS NOT NULL
+        UNION ALL
+        SELECT (SELECT min(destination) FROM deliveries WHERE due_at IS NOT NULL AND destination > waiting.destination)
+        FROM waiting WHERE waiting.destination IS NOT NULL
+    )
+    SELECT destination FROM waiting
+    WHERE destination IS NOT NULL AND (
+        SELECT min(due_at) FROM deliveries
+        WHERE due_at IS NOT NULL AND deliveries.destination = waiting.destination
+    ) <= :now
+""")
+"""Jumps from destination to destination along the index, so that a million deliveries of one cost a single step."""
+
+_PUT_MESSAGE, _PUT_BODY, _PUT_DELIVERY, _PUT_ATTEMPT = (
+    Prepared(insert(table)) for table in (messages, bodies, deliveries, attempts)
+)
+
+
+def put_message(connection: Connection, new: NewMessage, node: str | None, retry_at: Sequence[float | None]) -> None:
+    """Keeps a message, held by `node` when one is given; a delivery with a time in `retry_at` begins an attempt."""
+    now = time.time()
+    message = new.message
+    _PUT_MESSAGE.run(connection, {name: getattr(message, name) for name in MESSAGE_COLUMNS})
+    _PUT_BODY.run(connection, {"queue_id": message.queue_id, "content": new.content})
+    rows = []
+    for number, delivery in enumerate(new.deliveries):
+        begun = node is not None and retry_at[number] is not None
+        rows.append(
+            {
+                "queue_id": message.queue_id,
+                "number": number,
+                "recipient": delivery.recipient,
+                "route": delivery.route,
+                "destination": delivery.destination,
+                "notify": delivery.notify,
+                "orcpt": delivery.orcpt,
+                "state": State.ACTIVE.value if begun else State.QUEUED.value,
+                "reason": "",
+                "evidence": "",
+                "attempts": int(begun),
+                "begun_at": now if begun else None,
+                "next_attempt_at": retry_at[number] if begun else now,
+                "warn_at": delivery.warn_at,
+                "expires_at": delivery.expires_at,
+                "settled_at": None,
+                "lease_owner": node,
+                "due_at": now if node is None else None,
+                "deadline": (delivery.warn_at or delivery.expires_at) if node is None else None,
+            }
+        )
+    _PUT_DELIVERY.run(connection, *rows)
+
+
+def held_at_once(new: NewMessage, retry_at: Sequence[float | None]) -> list[Delivery]:
+    """The deliveries of a message that `put_message` kept for this node."""
+    now = time.time()
+    held = []
+    for number, (delivery, retry) in enumerate(zip(new.deliveries, retry_at, strict=True)):
+        begun = retry is not None
+        held.append(
+            Delivery(
+                message=new.message,
+                number=number,
+                recipient=delivery.recipient,
+                route=delivery.route,
+                destination=delivery.destination,
+                state=State.ACTIVE if begun else State.QUEUED,
+                attempts=int(begun),
+                next_attempt_at=retry if retry is not None else now,
+                notify=delivery.notify,
+                orcpt=delivery.orcpt,
+                begun_at=now if begun else None,
+                warn_at=delivery.warn_at,
+                expires_at=delivery.expires_at,
+            )
+        )
+    return held
+
+
+def claim(
+    connection: Connection, node: str, limit: int, except_destinations: Collection[str]
+) -> tuple[list[Delivery], frozenset[str]]:
+    """Takes what is due, the oldest of each destination first, a fair share of each; and says which have more."""
+    now = time.time()
+    due = [
+        destination
+        for (destination,) in connection.execute(_DUE_DESTINATIONS, {"now": now})
+        if destination not in except_destinations
+    ]
+    share = max(limit // max(len(due), 1), 10)
+    claimed: list[Delivery] = []
+    have_more = []
+    for destination in due:
+        wanted = max(min(share, limit - len(claimed)), 0)
+        found = _claim_of(connection, destination, now, wanted) if wanted else []
+        claimed += found
+        if len(found) == wanted:
+            have_more.append(destination)
+    hold(connection, node, claimed)
+    return claimed, frozenset(have_more)
+
+
+def claim_overdue(connection: Connection, node: str, limit: int) -> list[Delivery]:
+    """Takes what has waited so long that something has to be said or done about it."""
+    late = joined().where(deliveries.c.deadline <= time.time()).order_by(deliveries.c.deadline).limit(limit)
+    found = [delivery_of(row) for row in connection.execute(late.with_for_update(skip_locked=True, of=deliveries))]
+    hold(connection, node, found)
+    return found
+
+
+def _claim_of(connection: Connection, destination: str, now: float, limit: int) -> list[Delivery]:
+    due = (
+        joined()
+        .where(deliveries.c.destination == destination, deliveries.c.due_at <= now)
+        .order_by(deliveries.c.due_at, deliveries.c.queue_id, deliveries.c.number)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=deliveries)
+    )
+    return [delivery_of(row) for row in connection.execute(due)]
+
+
+def hold(connection: Connection, node: str, claimed: Sequence[Delivery]) -> None:
+    """Gives deliveries that nobody holds to a node."""
+    if claimed:
+        connection.execute(
+            text(
+                "UPDATE deliveries SET lease_owner = :node, due_at = NULL, deadline = NULL "
+                "WHERE queue_id = :queue_id AND number = :number"
+            ),
+            [{"node": node, "queue_id": each.message.queue_id, "number": each.number} for each in claimed],
+        )
+
+
+def let_go(due_at: Any) -> dict[str, Any]:
+    """The values with which a delivery waits again."""
+    return {
+        "lease_owner": None,
+        "due_at": due_at,
+        "deadline": func.coalesce(deliveries.c.warn_at, deliveries.c.expires_at),
+    }
+
+
+def release(connection: Connection, node: str, held: Sequence[Delivery]) -> None:
+    """Lets go of deliveries that this node holds and has begun no attempt of."""
+    for delivery in held:
+        connection.execute(
+            update(deliveries)
+            .where(*_is(delivery), deliveries.c.lease_owner == node)
+            .values(let_go(deliveries.c.next_attempt_at if delivery.state is State.DEFERRED else 0.0))
+        )
+
+
+def begin(connection: Connection, node: str, delivery: Delivery, retry_at: float) -> Delivery:
+    """An attempt begins."""
+    number, now = delivery.attempts + 1, time.time()
+    change(connection, node, delivery, State.ACTIVE, attempts=number, begun_at=now, next_attempt_at=retry_at, reason="")
+    return replace(delivery, state=State.ACTIVE, attempts=number, begun_at=now, next_attempt_at=retry_at)
+
+
+def record_job(connection: Connection, node: str, delivery: Delivery, job: PrintJob) -> Delivery:
+    """What is known of the print job."""
+    change(connection, node, delivery, State.ACTIVE)
+    values = {"name": job.name, "queue": job.queue, "job_id": job.job_id, "sent": job.sent}
+    put = upsert(connection)(print_jobs).values(queue_id=delivery.message.queue_id, number=delivery.number, **values)
+    connection.execute(put.on_conflict_do_update(index_elements=["queue_id", "number"], set_=values))
+    return replace(delivery, job=job)
+
+
+def pending(connection: Connection, node: str, delivery: Delivery, reason: str) -> Delivery:
+    """The document is with CUPS whole."""
+    change(connection, node, delivery, State.PENDING, reason=printable(reason))
+    return replace(delivery, state=State.PENDING)
+
+
+def forget_job(connection: Connection, node: str, delivery: Delivery) -> Delivery:
+    """There is no print job any more."""
+    change(connection, node, delivery, State.ACTIVE)
+    connection.execute(
+        print_jobs.delete().where(
+            print_jobs.c.queue_id == delivery.message.queue_id, print_jobs.c.number == delivery.number
+        )
+    )
+    return replace(delivery, job=None)
+
+
+def settle(
+    connection: Connection,
+    node: str,
+    delivery: Delivery,
+    outcome: Outcome,
+    retry_at: float,
+    followups: Sequence[NewMessage],
+    *,
+    keep: bool,
+) -> Delivery:
+    """The attempt ended, and this is what follows from it."""
+    now = time.time()
+    waits = outcome.state in OPEN
+    reason = printable("; ".join([outcome.reason, *outcome.notes] if outcome.reason else outcome.notes), 2000)
+    values: dict[str, Any] = {} if waits and keep else {"lease_owner": None}
+    if waits and not keep:
+        values |= {"due_at": retry_at, "deadline": delivery.warn_at or delivery.expires_at}
+    change(
+        connection,
+        node,
+        delivery,
+        outcome.state,
+        reason=reason,
+        evidence=outcome.evidence,
+        next_attempt_at=retry_at if waits else now,
+        settled_at=None if waits else now,
+        **values,
+    )
+    _PUT_ATTEMPT.run(
+        connection,
+        {
+            "queue_id": delivery.message.queue_id,
+            "number": delivery.number,
+            "attempt": delivery.attempts,
+            "started_at": delivery.begun_at or now,
+            "ended_at": now,
+            "outcome": outcome.state.value,
+            "reply": str(outcome.reply or ""),
+            "reason": reason,
+        },
+    )
+    for new in followups:
+        put_message(connection, new, None, ())
+    return replace(delivery, state=outcome.state, next_attempt_at=retry_at if waits else now)
+
+
+def give_up(
+    connection: Connection, node: str, delivery: Delivery, reason: str, followups: Sequence[NewMessage]
+) -> None:
+    """A delivery that waited, without an attempt of its own, has expired."""
+    change(
+        connection,
+        node,
+        delivery,
+        State.EXPIRED,
+        reason=printable(reason, 2000),
+        settled_at=time.time(),
+        lease_owner=None,
+    )
+    for new in followups:
+        put_message(connection, new, None, ())
+
+
+def warned(connection: Connection, node: str, delivery: Delivery, followups: Sequence[NewMessage]) -> None:
+    """The sender is told that a delivery is late; it waits on."""
+    changed = connection.execute(
+        update(deliveries)
+        .where(*_is(delivery), deliveries.c.lease_owner == node, deliveries.c.attempts == delivery.attempts)
+        .values({**let_go(delivery.next_attempt_at), "warn_at": None, "deadline": deliveries.c.expires_at})
+    )
+    if changed.rowcount != 1:
+        raise LeaseLost(f"delivery {delivery} is not held by this node any more")
+    for new in followups:
+        put_message(connection, new, None, ())
+
+
+def change(connection: Connection, node: str, delivery: Delivery, state: State, **values: Any) -> None:
+    """Changes a delivery behind its fence. Raises LeaseLost where the fence does not match."""
+    fence = {
+        "of": delivery.message.queue_id,
+        "recipient_number": delivery.number,
+        "owner": node,
+        "attempt": delivery.attempts,
+    }
+    if _change_to(state, tuple(values)).run(connection, {**values, **fence}) != 1:
+        raise LeaseLost(f"delivery {delivery} is not held by this node any more")
+
+
+@cache
+def _change_to(state: State, columns: tuple[str, ...]) -> Prepared:
+    """The statement that brings a delivery into a state, sets some columns, and minds the fence."""
+    return Prepared(
+        update(deliveries)
+        .where(
+            deliveries.c.queue_id == _given("of"),
+            deliveries.c.number == _given("recipient_number"),
+            deliveries.c.lease_owner == _given("owner"),
+            deliveries.c.attempts == _given("attempt"),
+            deliveries.c.state.in_(_BEFORE[state]),
+        )
+        .values({"state": literal_column(f"'{state.value}'")} | {name: _given(name) for name in columns})
+    )
+
+
+def _given(name: str) -> BindParameter[Any]:
+    return bindparam(name, required=False)
+
+
+def joined() -> Select[Any]:
+    """Deliveries with their messages and print jobs, as `delivery_of` reads them."""
+    return (
+        select(
+            deliveries,
+            *(column for column in messages.c if column.name != "queue_id"),
+            print_jobs.c.name.label("job_name"),
+            print_jobs.c.queue.label("job_queue"),
+            print_jobs.c.job_id,
+            print_jobs.c.sent.label("job_sent"),
+        )
+        .join_from(deliveries, messages, deliveries.c.queue_id == messages.c.queue_id)
+        .outerjoin(
+            print_jobs,
+            (print_jobs.c.queue_id == deliveries.c.queue_id) & (print_jobs.c.number == deliveries.c.number),
+        )
+    )
+
+
+def delivery_of(row: Row[Any]) -> Delivery:
+    """A row of `joined` as a record."""
+    return Delivery(
+        message=Message(**{name: getattr(row, name) for name in MESSAGE_COLUMNS}),
+        state=State(row.state),
+        job=PrintJob(row.job_name, row.job_queue, row.job_id, row.job_sent) if row.job_name is not None else None,
+        **{name: getattr(row, name) for name in _DELIVERY_COLUMNS},
+    )
+
+
+def upsert(connection: Connection) -> Any:
+    """The engine's own insert, which can say what to do about a row that is there already."""
+    return sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+
+
+def _is(delivery: Delivery) -> tuple[Any, ...]:
+    return deliveries.c.queue_id == delivery.message.queue_id, deliveries.c.number == delivery.number
