@@ -1,0 +1,46 @@
+"""Statements that are put into words once, and then run by the driver: for those that every message needs.
+
+Building a statement and looking its text up takes SQLAlchemy ten times as long as the database takes to run it. These
+are written with SQLAlchemy all the same, so that both engines get them in their own words.
+Known limit: values go to the driver as they are, without the conversions of column types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.sql.expression import ClauseElement
+
+
+class Prepared:
+    """One statement. Its parameters are the columns of an insert, or what `bindparam` names."""
+
+    def __init__(self, statement: ClauseElement) -> None:
+        self._statement = statement
+        self._words: dict[str, _Words] = {}
+
+    def run(self, connection: Connection, *rows: Mapping[str, Any]) -> int:
+        """Runs it once for each row of values, which has one for each parameter; how many rows that wrote."""
+        words = self._words.get(connection.dialect.name)
+        if words is None:
+            words = self._words[connection.dialect.name] = _Words(self._statement, connection)
+        arguments = [words.arguments(row) for row in rows]
+        return connection.exec_driver_sql(words.text, arguments[0] if len(rows) == 1 else arguments).rowcount
+
+
+class _Words:
+    """A statement in the words of one engine."""
+
+    def __init__(self, statement: ClauseElement, connection: Connection) -> None:
+        compiled: Any = statement.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
+        self.text = str(compiled)
+        self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
+        self._in_order = itemgetter(*compiled.positiontup) if compiled.positional else None
+
+    def arguments(self, values: Mapping[str, Any]) -> Any:
+        """The values as the driver takes them."""
+        named = {**self._fixed, **values}
+        return self._in_order(named) if self._in_order is not None else named
