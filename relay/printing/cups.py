@@ -36,6 +36,7 @@ _JOB_ATTRIBUTES = [
     "job-state-reasons",
     "job-printer-state-message",
     "job-printer-state-reasons",
+    "job-k-octets",
     "time-at-processing",
 ]
 _BLOCK = 64 * 1024
@@ -77,6 +78,11 @@ class CupsServer:
         """The state of a job. Raises JobUnknown when CUPS has none of that id."""
         found = await self._ask(lambda c: c.getJobAttributes(job_id, requested_attributes=_JOB_ATTRIBUTES))
         return _status(found)
+
+    async def cancel_job(self, job_id: int) -> JobStatus:
+        """Cancels a job and gives its state after that. A document that comes later is thrown away by CUPS."""
+        await self._ask(lambda c: c.cancelJob(job_id))
+        return await self.job(job_id)
 
     async def find_job(self, name: str) -> int | None:
         """Id of the job of that name, finished or not, or None."""
@@ -156,6 +162,7 @@ def _status(attributes: Mapping[str, object]) -> JobStatus:
         reasons=_keywords(attributes.get("job-state-reasons")),
         message=str(attributes.get("job-printer-state-message") or ""),
         began=bool(attributes.get("time-at-processing")),
+        is_empty=attributes.get("job-k-octets") == 0,
         printer_reasons=_keywords(attributes.get("job-printer-state-reasons")),
     )
 

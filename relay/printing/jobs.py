@@ -29,6 +29,8 @@ class JobStatus:
     message: str = ""
     began: bool = False
     "Whether CUPS ever began to send it to the printer (`time-at-processing`)."
+    is_empty: bool = False
+    "Whether CUPS never got a document for it (`job-k-octets` is 0): nothing of it can be on paper."
     printer_reasons: tuple[str, ...] = ()
     "What was wrong with the printer while the job was there, as in `media-empty-warning`."
 
@@ -45,11 +47,6 @@ class JobStatus:
         if self.state == _STOPPED and "completed-with-errors" in self.reasons:
             return JobEnd.ABORTED  # a filter failed on it: CUPS keeps such a job for ever without trying again
         return _ENDS.get(self.state)
-
-    @property
-    def lacks_document(self) -> bool:
-        """Whether CUPS is still waiting for the document (RFC 8011 5.3.8, `job-incoming`)."""
-        return self.end is None and "job-incoming" in self.reasons
 
 
 def page_options(width_mm: float, height_mm: float, paper: str) -> dict[str, str]:

@@ -101,6 +101,8 @@ class PrinterTransport:
             except PrintError:
                 # CUPS is away. The job is in its spool and will come back with it.
                 status = JobStatus(state=0, message="CUPS does not answer")
+            if status.is_empty and status.end is None:
+                return _uncertain(job_id, "has lost the document of")  # as after a crash of its own
             if status.trouble != trouble:
                 trouble = status.trouble
                 delivery = await self._store.pending(delivery, trouble)
@@ -142,11 +144,8 @@ class PrinterTransport:
         )
 
 
-def _uncertain(job_id: int) -> Outcome:
-    return Outcome(
-        State.UNCERTAIN,
-        f"CUPS does not know the print job {job_id} any more: look whether the slip is at the printer",
-    )
+def _uncertain(job_id: int, what: str = "does not know any more") -> Outcome:
+    return Outcome(State.UNCERTAIN, f"CUPS {what} the print job {job_id}: look whether the slip is at the printer")
 
 
 def _outcome(job_id: int, status: JobStatus, notes: tuple[str, ...]) -> Outcome:
