@@ -41,6 +41,7 @@ _SERVER = {
     "tcp_user_timeout": 20_000,
 }
 _SQLITE_IOERR = 10
+_SQLITE_FULL = 13
 _RERUN = ("08", "40", "57P", "53", "25006")
 """SQLSTATE classes after which the same transaction may do: connection, serialisation, shutdown, no room, standby."""
 
@@ -133,6 +134,11 @@ def disk_failed(error: BaseException) -> bool:
     """Whether the disk under SQLite failed a write or a sync: what it holds of the last ones is not known."""
     code = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", None)
     return isinstance(code, int) and code & 0xFF == _SQLITE_IOERR
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether the disk under SQLite is full; what it holds is known."""
+    return getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", None) == _SQLITE_FULL
 
 
 def may_be_run_again(error: BaseException) -> bool:
