@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from relay.errors import AddressError, HeaderError
 from relay.mail.address import parse_domain
+from relay.mail.status import printable
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)(?:\r\n|\Z)")
 _FOLD = re.compile(rb"\r\n(?=[ \t])")
@@ -62,7 +63,7 @@ def unfold(value: bytes) -> str:
 def message_id(header: bytes) -> str:
     """The Message-ID with its brackets, at most 250 characters; "" when there is none or it can't be found."""
     try:
-        return next((unfold(value)[:250] for name, value in fields(header) if name == "message-id"), "")
+        return next((printable(unfold(value), 250) for name, value in fields(header) if name == "message-id"), "")
     except HeaderError:
         return ""
 

@@ -76,4 +76,5 @@ def test_a_from_field_that_is_not_clear_is_an_error(header: bytes) -> None:
 def test_message_id_is_found_or_empty() -> None:
     assert headers.message_id(b"Message-ID:\r\n <1@x>\r\n") == "<1@x>"
     assert headers.message_id(b"Subject: x\r\n") == ""
+    assert headers.message_id(b"Message-ID: <a\0\xffb@x>\r\n") == "<a?\ufffdb@x>"  # PostgreSQL stores no NUL
     assert headers.message_id(b"not a header\r\n") == ""
