@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from typing import Any
 
 from relay.mail.queue_id import new_queue_id
 from relay.spool.records import Message, NewDelivery, NewMessage
@@ -28,7 +29,7 @@ def accepted(content: bytes, *, reverse_path: str | None = "alma@exlibrisgroup.e
     )
 
 
-def new_message(content: bytes, *ways: tuple[str, str], **times: float) -> NewMessage:
-    """A message for the recipients and routes, ready for the spool."""
-    deliveries = tuple(NewDelivery(recipient, route, destination=route, **times) for recipient, route in ways)
+def new_message(content: bytes, *ways: tuple[str, str], **wishes: Any) -> NewMessage:
+    """A message for the recipients and routes, ready for the spool; `wishes` are fields of each delivery."""
+    deliveries = tuple(NewDelivery(recipient, route, destination=route, **wishes) for recipient, route in ways)
     return NewMessage(accepted(content), content, deliveries)

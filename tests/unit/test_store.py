@@ -422,7 +422,7 @@ async def test_the_answer_to_a_commit_that_was_lost_is_found_out(postgres: Postg
             lost.append(True)
             raise DBAPIError("COMMIT", {}, psycopg.OperationalError("the answer was lost"), connection_invalidated=True)
 
-    dialect.do_commit = commit_and_lose  # type: ignore[method-assign, assignment]
+    dialect.do_commit = commit_and_lose  # type: ignore[method-assign]
     await accept(store, claim=False)
     assert lost
     assert len(list_deliveries(store.place)) == 2
