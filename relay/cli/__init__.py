@@ -9,7 +9,7 @@ import sys
 import click
 
 from relay import __version__
-from relay.cli import check, dkim, queue, service
+from relay.cli import check, dkim, queue, service, spool
 from relay.errors import RelayError
 
 
@@ -23,6 +23,7 @@ command.add_command(service.serve)
 command.add_command(check.check)
 command.add_command(service.hash_password)
 command.add_command(queue.queue)
+command.add_command(spool.spool)
 command.add_command(dkim.dkim)
 
 
