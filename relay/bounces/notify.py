@@ -18,6 +18,7 @@ from typing import Literal
 from relay.bounces.dsn import Action, Report, Words, compose, wire_address
 from relay.bounces.words import Templates, local_time
 from relay.config.settings import Config, Institution
+from relay.errors import AddressError, StartError
 from relay.mail.address import Address, ascii_domain, parse_address
 from relay.mail.queue_id import new_queue_id
 from relay.mail.status import Reply
@@ -60,9 +61,12 @@ class Notifier:
     """Writes the DSNs of one configuration."""
 
     def __init__(self, config: Config) -> None:
-        """Compiles the templates of the languages in use."""
+        """Compiles the templates of the languages in use. Raises StartError when the hostname has no ASCII form."""
         self._config = config
-        self._hostname = ascii_domain(config.server.hostname)
+        try:
+            self._hostname = ascii_domain(config.server.hostname)
+        except AddressError as error:
+            raise StartError(f"server.hostname: {error}") from None
         self._institutions = {institution.name: institution for institution in config.institutions}
         self._templates = Templates({institution.language for institution in config.institutions})
 
@@ -125,6 +129,7 @@ class Notifier:
             message_id=message_id,
             size=len(content),
             sha256=hashlib.sha256(content).hexdigest(),
+            about=str(delivery),
         )
         expire_after = self._config.delivery_for(route.name).expire_after
         expires_at = now + expire_after if math.isfinite(expire_after) else None

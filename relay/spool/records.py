@@ -79,6 +79,8 @@ class Message:
     "What a DSN brings back (RFC 3461 4.3): FULL, HDRS, or nothing said."
     envid: str = ""
     "The sender's own name for this transaction, in xtext (RFC 3461 4.4)."
+    about: str = ""
+    "The delivery that it tells of, as `QUEUE-ID/NUMBER`, when it is a DSN of ours."
 
     @property
     def sender(self) -> Address | None:

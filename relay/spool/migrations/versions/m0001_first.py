@@ -25,8 +25,10 @@ def upgrade() -> None:
         sa.Column("message_id", sa.Text(), nullable=False),
         sa.Column("size", sa.Integer(), nullable=False),
         sa.Column("sha256", sa.String(64), nullable=False),
+        sa.Column("about", sa.String(20), nullable=False),
         sa.PrimaryKeyConstraint("queue_id", name="pk_messages"),
     )
+    _partial_index("ix_messages_about", "messages", ["about"], "about <> ''")
     op.create_table(
         "bodies",
         sa.Column("queue_id", sa.String(13), nullable=False),
@@ -62,9 +64,17 @@ def upgrade() -> None:
             ["queue_id"], ["messages.queue_id"], name="fk_deliveries_queue_id_messages", ondelete="CASCADE"
         ),
     )
-    _partial_index("ix_deliveries_due", ["destination", "due_at", "queue_id", "number"], "due_at IS NOT NULL")
-    _partial_index("ix_deliveries_deadline", ["deadline"], "deadline IS NOT NULL")
-    _partial_index("ix_deliveries_lease", ["lease_owner"], "lease_owner IS NOT NULL")
+    _partial_index(
+        "ix_deliveries_due", "deliveries", ["destination", "due_at", "queue_id", "number"], "due_at IS NOT NULL"
+    )
+    _partial_index("ix_deliveries_deadline", "deliveries", ["deadline"], "deadline IS NOT NULL")
+    _partial_index("ix_deliveries_lease", "deliveries", ["lease_owner"], "lease_owner IS NOT NULL")
+    _partial_index(
+        "ix_deliveries_unfinished",
+        "deliveries",
+        ["state", "route", "queue_id", "number", "lease_owner"],
+        "lease_owner IS NULL AND state NOT IN ('delivered', 'failed', 'expired', 'cancelled')",
+    )
     _table_of_deliveries(
         "attempts",
         sa.Column("attempt", sa.Integer(), nullable=False),
@@ -106,8 +116,8 @@ def upgrade() -> None:
     )
 
 
-def _partial_index(name: str, columns: list[str], where: str) -> None:
-    op.create_index(name, "deliveries", columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
+def _partial_index(name: str, table: str, columns: list[str], where: str) -> None:
+    op.create_index(name, table, columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
 
 
 def _table_of_deliveries(name: str, *more: sa.schema.SchemaItem) -> None:
