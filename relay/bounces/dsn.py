@@ -35,6 +35,7 @@ MAX_HEADER = 64 * 1024
 """Most bytes of a header section that are returned."""
 
 _LONGEST_LINE = 998
+_LONGEST_WORD = 900
 _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 _MESSAGE_ID = re.compile(rb"<[!-;=?A-~-]+@[!-;=?A-~-]+>")
 
@@ -148,9 +149,9 @@ def _fields(fields: list[tuple[str, str]]) -> bytes:
 
 
 def _folded(field: str) -> bytes:
-    """A field in lines of about 76 characters, broken at spaces; a longer word keeps a line of its own."""
+    """A field in lines of about 76 characters, broken at spaces; a longer word has a line of its own, cut off in the end."""
     lines = [""]
-    for word in field.split(" "):
+    for word in (each[:_LONGEST_WORD] for each in field.split(" ")):
         if lines[-1] and len(lines[-1]) + 1 + len(word) > 76:
             lines.append("")
         lines[-1] += f" {word}" if lines[-1] or len(lines) > 1 else word
