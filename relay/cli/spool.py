@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import click
+from rich.console import Console
+from rich.progress import Progress
 
 from relay.cli.options import config_option, load_or_exit
 from relay.config.load import spool_at
@@ -36,13 +38,9 @@ def copy_(config_path: Path, target_url: str, password_file: Path | None) -> Non
     config = load_or_exit(config_path)
     target = Place.of(spool_at(target_url, password_file))
     os.umask(0o077)  # a spool holds patrons' mail
-    with click.progressbar(length=1, label=f"copying to {target}", file=sys.stderr) as bar:
-
-        def tell(done: int, of: int) -> None:
-            bar.length = of
-            bar.update(done - bar.pos)
-
-        report = copy(Place.of(config.spool), target, tell)
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as shown:
+        task = shown.add_task("copying")
+        report = copy(Place.of(config.spool), target, lambda done, of: shown.update(task, completed=done, total=of))
     _print_report(report)
     click.echo(
         f"Everything is in {target} now. Set spool.url in {config_path} to {target_url} and start the service. Don't "
@@ -62,7 +60,7 @@ def check(config_path: Path) -> None:
         click.echo(f"{queue_id}: the stored bytes are not those that were accepted")
     if corrupt:
         raise click.ClickException(f"{len(corrupt)} of {count} bodies in {place} are corrupt")
-    click.echo(f"{place}: {count} bodies, all as they were accepted")
+    click.echo(f"{place}: every body is as it was accepted ({count} of them)")
 
 
 def _print_report(report: Report) -> None:
