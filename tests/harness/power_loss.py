@@ -139,7 +139,7 @@ TRACE_ENDS = " +++\n"
 
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. \w+ resumed>)?(.*)")
 _CALL = re.compile(r"(\w+)\((.*)\) += (-?\d+)(.*)", re.DOTALL)
-_FD = re.compile(r"(?:\d+|AT_FDCWD)<(.*?)>(?:, |$)")
+_FD = re.compile(r"(?:\d+|AT_FDCWD)<(.*?)>(?:, |\)|$)")
 _TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"(\.\.\.)?')
 
 
@@ -167,7 +167,7 @@ def read_strace(trace: Path) -> list[Event]:
 def _beginning(text: str) -> Iterator[Event]:
     name, _, arguments = text.partition("(")
     if name in ("fsync", "fdatasync"):
-        yield Event("sync-begin", _path(arguments.rpartition(")")[0] if ")" in arguments else arguments))
+        yield Event("sync-begin", _path(arguments))
     elif name in ("sendto", "sendmsg", "write", "writev") and f'"{REPLY.decode()}' in arguments:
         yield Event("reply", "-", data=_data(arguments))
 
