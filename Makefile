@@ -4,7 +4,7 @@ PYTHON_IN_VENV := .venv/bin/python
 DIR ?= playground
 PORTS ?= 20250
 
-.PHONY: help setup demo test check unit format playground lock bench clean
+.PHONY: help setup demo test prove check unit format playground lock bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -17,6 +17,9 @@ demo: setup  ## see the main job run: one letter out, three slips on paper
 
 test: setup  ## all tests
 	$(PYTHON_IN_VENV) -m pytest
+
+prove: setup  ## the long proofs, besides what `make test` shows
+	$(PYTHON_IN_VENV) -m pytest -m prove
 
 check: setup  ## format, lint, types, layers, unit tests: about a minute
 	.venv/bin/ruff format --check .
