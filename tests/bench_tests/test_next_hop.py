@@ -141,3 +141,19 @@ async def test_auth_is_not_offered_without_a_user(tmp_path: Path) -> None:
 
     async with NextHop(free_ports(1), tmp_path, certificate=(library.certificate, library.certificate_key)) as hop:
         assert not await _talk(hop, dialogue)
+
+
+@pytest.mark.asyncio
+async def test_parameters_of_dsn_are_taken_where_it_is_offered(tmp_path: Path) -> None:
+    def dialogue(client: smtplib.SMTP) -> tuple[bool, int]:
+        client.mail("a@b.example", ["RET=HDRS", "ENVID=QQ+2B1"])
+        code = client.rcpt("c@d.example", ["NOTIFY=SUCCESS,DELAY", "ORCPT=rfc822;C@d.example"])[0]
+        return client.has_extn("dsn"), (client.data(b"x\r\n")[0] if code == 250 else code)
+
+    async with NextHop(free_ports(1), tmp_path / "with", dsn=True) as hop:
+        assert await _talk(hop, dialogue) == (True, 250)
+        assert hop.taken[0].mail_parameters.endswith("RET=HDRS ENVID=QQ+2B1")
+        assert hop.taken[0].rcpt_parameters == ("NOTIFY=SUCCESS,DELAY ORCPT=rfc822;C@d.example",)
+    async with NextHop(free_ports(1), tmp_path / "without") as hop:
+        assert await _talk(hop, lambda client: client.mail("a@b.example", ["RET=HDRS"])[0]) == 555
+        assert await _talk(hop, lambda client: client.has_extn("dsn")) is False

@@ -7,8 +7,8 @@ message is complete when it has one.
 By recipient: tempfail*@ is answered 450, permfail*@ 550, hang*@ never; the rest is taken. Tests script more with
 `refuse_next` and `drop_next`; each counts for one occasion and is used up.
 
-Offers STARTTLS when it has a certificate, AUTH (over TLS) when it has a user, SIZE, 8BITMIME, SMTPUTF8. Not offered:
-PIPELINING, CHUNKING, DSN.
+Offers STARTTLS when it has a certificate, AUTH (over TLS) when it has a user, SIZE, 8BITMIME, SMTPUTF8, and DSN when it
+is told to; without it parameters of DSN are answered 555. Not offered: PIPELINING, CHUNKING.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ class Taken:
     user: str | None
     connection: int
     path: Path
+    mail_parameters: str = ""
+    "What followed the reverse-path, as it was sent."
+    rcpt_parameters: tuple[str, ...] = ()
+    "What followed each recipient, as it was sent."
 
     @property
     def content(self) -> bytes:
@@ -61,11 +65,13 @@ class NextHop:
         password: str = "",
         hostname: str = "next-hop.example",
         max_size: int = 64 * 1024 * 1024,
+        dsn: bool = False,
     ) -> None:
         self.port = port
         self.folder = folder
         self.hostname = hostname
         self.max_size = max_size
+        self.dsn = dsn
         self.user = user
         self.connections = 0
         "Connections that were made to it."
@@ -127,7 +133,14 @@ class NextHop:
             self._refusals.remove(found)
         return found
 
-    def store(self, envelope: Envelope, session: Session, connection: int) -> Taken:
+    def store(
+        self,
+        envelope: Envelope,
+        session: Session,
+        connection: int,
+        mail_parameters: str = "",
+        rcpt_parameters: tuple[str, ...] = (),
+    ) -> Taken:
         """Write the message and then its envelope; the message counts as taken when both are there."""
         number = len(self.taken) + 1
         taken = Taken(
@@ -139,8 +152,11 @@ class NextHop:
             user=session.auth_data.login.decode() if isinstance(session.auth_data, LoginPassword) else None,
             connection=connection,
             path=self.folder / f"{number}.eml",
+            mail_parameters=mail_parameters,
+            rcpt_parameters=rcpt_parameters,
         )
-        record = {key: value for key, value in asdict(taken).items() if key not in ("number", "path")}
+        unrecorded = ("number", "path", "mail_parameters", "rcpt_parameters")
+        record = {key: value for key, value in asdict(taken).items() if key not in unrecorded}
         _write(taken.path, bytes(envelope.original_content or b""))
         _write(self.folder / f"{number}.json", json.dumps(record, ensure_ascii=False).encode() + b"\n")
         self.taken.append(taken)

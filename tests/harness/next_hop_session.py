@@ -7,6 +7,7 @@ does wrong arrives as it was sent.
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -37,6 +38,8 @@ class Conversation(SMTP):
     def __init__(self, hop: NextHop) -> None:
         self._hop = hop
         self._number = 0
+        self.mail_parameters = ""
+        self.rcpt_parameters: tuple[str, ...] = ()
         super().__init__(
             _Answers(hop),
             data_size_limit=hop.max_size,
@@ -99,11 +102,21 @@ class Conversation(SMTP):
 
     async def smtp_MAIL(self, arg: str | None) -> None:
         if await self._go_on("mail"):
-            await super().smtp_MAIL(arg)
+            self.mail_parameters, self.rcpt_parameters = _after_path(arg), ()
+            await super().smtp_MAIL(self._without_dsn(arg))
 
     async def smtp_RCPT(self, arg: str | None) -> None:
         if await self._go_on("rcpt"):
-            await super().smtp_RCPT(arg)
+            known = len(self.envelope.rcpt_tos) if self.envelope is not None else 0
+            await super().smtp_RCPT(self._without_dsn(arg))
+            if self.envelope is not None and len(self.envelope.rcpt_tos) > known:
+                self.rcpt_parameters += (_after_path(arg),)
+
+    def _without_dsn(self, arg: str | None) -> str | None:
+        """A path without the parameters that aiosmtpd does not know; they stay where DSN is not offered."""
+        if arg is None or not self._hop.dsn:
+            return arg
+        return re.sub(r" (?:RET|ENVID|NOTIFY|ORCPT)=\S*", "", arg, flags=re.IGNORECASE)
 
     async def smtp_DATA(self, arg: str) -> None:
         if await self._go_on("data"):
@@ -137,7 +150,8 @@ class _Answers:
     ) -> list[str]:
         """Announce AUTH only when there is somebody to log in."""
         session.host_name = hostname
-        return [line for line in responses if self._hop.user or not line.startswith("250-AUTH")]
+        kept = [line for line in responses if self._hop.user or not line.startswith("250-AUTH")]
+        return [*kept[:-1], "250-DSN", kept[-1]] if self._hop.dsn else kept
 
     async def handle_RCPT(
         self, conversation: Conversation, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -157,10 +171,18 @@ class _Answers:
         """Store the message, unless the test wants it refused."""
         refusal = self._hop.refusal("body")
         if refusal is None:
-            return f"250 2.0.0 taken as {self._hop.store(envelope, session, conversation.number).number}"
+            taken = self._hop.store(
+                envelope, session, conversation.number, conversation.mail_parameters, conversation.rcpt_parameters
+            )
+            return f"250 2.0.0 taken as {taken.number}"
         if refusal.reply is None:
             conversation.cut()
             return "421 never seen"
         if refusal.close:
             conversation.close_soon()
         return refusal.reply
+
+
+def _after_path(arg: str | None) -> str:
+    """The parameters of MAIL or RCPT, as they were sent."""
+    return (arg or "").rpartition("> ")[2] if "> " in (arg or "") else ""
