@@ -15,6 +15,7 @@
     +-- PrintError             CUPS said no, or did not answer
     |   +-- JobUnknown         CUPS does not know the job (any more)
     |   +-- JobRefused         CUPS does not take this job, though it may take others
+    +-- OrderError             an operator's order can't be carried out, or did not reach the service
     +-- Interrupted            the service stops in the middle of a wait; the next start goes on from there
     +-- DnsError               a look-up gave no usable answer
         +-- NoSuchDomain       the name does not exist, or says that it takes no mail
@@ -109,6 +110,10 @@ class JobRefused(PrintError):
 
 class JobUnknown(PrintError):
     """CUPS has no such job (any more)."""
+
+
+class OrderError(RelayError):
+    """An operator's order can't be carried out, or did not reach the service; the message says why."""
 
 
 class Interrupted(RelayError):

@@ -90,6 +90,10 @@ class MailLog:
         """A delivery was taken from us: its lease had run out, or an operator said so."""
         self._write("lease-lost", id=queue_id, delivery=number, why=error)
 
+    def order(self, queue_id: str, number: int, *, verb: str, who: str, was: str, state: str, route: str) -> None:
+        """An operator said what is to become of a delivery: `who` has the name of the account."""
+        self._write("order", id=queue_id, delivery=number, verb=verb, who=who, was=was, state=state, route=route)
+
     def destination_shut(self, destination: str, *, seconds: float, reason: str) -> None:
         """A destination can't be reached and is given a rest."""
         self._write("backoff", destination=destination, seconds=f"{seconds:.0f}", reason=self._masked(reason))

@@ -44,14 +44,18 @@ def destination(config: Config, route: str, recipient: Address) -> str:
     return f"{route}@{recipient.domain}" if by_mx else route
 
 
-def choose(config: Config, institution: str, recipient: Address) -> Route:
-    """The route of a recipient of a message of that institution."""
-    name, because = _choose(config, institution, recipient)
+def choose(config: Config, institution: str, recipient: Address, *, passing_holds: bool = False) -> Route:
+    """The route of a recipient of a message of that institution; `passing_holds` when a person has let it go, so that
+    no rule holds it.
+    """
+    name, because = _choose(config, institution, recipient, passing_holds)
     return Route(name, because, destination(config, name, recipient))
 
 
-def _choose(config: Config, institution: str, recipient: Address) -> tuple[str, str]:
+def _choose(config: Config, institution: str, recipient: Address, passing_holds: bool) -> tuple[str, str]:
     for rule in config.rules:
+        if passing_holds and rule.hold is not None:
+            continue
         if (route := _by_rule(config, rule, institution, recipient)) is not None:
             return route, f"the rule {rule.name}"
     printer = config.printer_for(recipient)
