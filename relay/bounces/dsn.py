@@ -149,7 +149,7 @@ def _fields(fields: list[tuple[str, str]]) -> bytes:
 
 
 def _folded(field: str) -> bytes:
-    """A field in lines of about 76 characters, broken at spaces; a longer word has a line of its own, cut off in the end."""
+    """A field in lines of about 76 characters, broken at spaces; a longer word has a line of its own, up to a limit."""
     lines = [""]
     for word in (each[:_LONGEST_WORD] for each in field.split(" ")):
         if lines[-1] and len(lines[-1]) + 1 + len(word) > 76:
@@ -168,7 +168,7 @@ def _original_envelope_id(envid: str) -> str:
 def _original_recipient(orcpt: str) -> str:
     """The field's value is the address itself, not xtext (RFC 3464 2.3.1)."""
     kind, _, address = orcpt.partition(";")
-    if kind == "utf-8":  # stays as it is: RFC 6533 3
+    if kind.lower() == "utf-8":  # stays as it is: RFC 6533 3
         return f"utf-8; {_ascii(address)}" if address else ""
     try:
         plain = decode_xtext(address)

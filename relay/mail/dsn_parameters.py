@@ -88,20 +88,21 @@ def read_notify(value: str | None) -> str:
 def read_orcpt(value: str | None) -> str:
     """The original recipient as `type;` and xtext, or "" (RFC 3461 4.2).
 
-    An address that came in UTF-8 (RFC 6533 3, with SMTPUTF8) is kept in the form that every host takes.
+    It is kept as it came; only an address in UTF-8 (RFC 6533 3, with SMTPUTF8) in the form that every host takes.
     """
     if value is None:
         return ""
     kind, semicolon, address = value.partition(";")
     if not semicolon or not _ATOM.fullmatch(kind) or not address:
         raise _refusal("ORCPT is the type of an address, a semicolon and the address")
-    kind = kind.lower()
     try:
-        kept = f"{kind};{_utf8_address(address)}" if kind == "utf-8" else f"{kind};{address}"
-        if kind != "utf-8":
+        if kind.lower() == "utf-8":
+            address = _utf8_address(address)
+        else:
             decode_xtext(address)
     except ValueError:
         raise _refusal("the address in ORCPT is not xtext of printable characters") from None
+    kept = f"{kind};{address}"
     if len(kept) > MAX_ORCPT:
         raise _refusal(f"ORCPT has at most {MAX_ORCPT} characters")
     return kept
