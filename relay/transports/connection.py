@@ -17,13 +17,14 @@ import aiosmtplib
 
 from relay.config.next_hops import NextHop
 from relay.errors import StartError
+from relay.transports.dialogue import Dialogue, Lost
 
 
 @dataclass(slots=True)
 class Connection:
     """An open session with a host; `kept` when it comes from an earlier transaction."""
 
-    client: aiosmtplib.SMTP
+    dialogue: Dialogue
     kept: bool = False
     data_begun: bool = False
     "Whether the message of this transaction may have been sent."
@@ -51,10 +52,13 @@ class ConnectionPool:
         """
         while not fresh and (idle := self._idle.get(host)):
             connection = idle.pop()
-            if connection.client.is_connected and time.monotonic() - connection.idle_since < self._hop.idle_timeout:
+            if connection.dialogue.is_open and time.monotonic() - connection.idle_since < self._hop.idle_timeout:
                 return connection
-            connection.client.close()
-        return Connection(await self._open(host))
+            connection.dialogue.close()
+        client = await self._open(host)
+        if not isinstance(client.transport, asyncio.Transport):
+            raise aiosmtplib.SMTPServerDisconnected("the connection was lost")
+        return Connection(Dialogue(client.transport, frozenset(client.esmtp_extensions)))
 
     async def _open(self, host: str) -> aiosmtplib.SMTP:
         if self._hop.tls != "opportunistic":
@@ -113,8 +117,8 @@ class ConnectionPool:
         for host, idle in list(self._idle.items()):
             for connection in idle:
                 if connection.idle_since <= limit:
-                    connection.client.close()
-            self._idle[host] = [connection for connection in idle if connection.client.is_connected]
+                    connection.dialogue.close()
+            self._idle[host] = [connection for connection in idle if connection.dialogue.is_open]
             if not self._idle[host]:
                 del self._idle[host]
         if self._idle:
@@ -150,6 +154,7 @@ async def _greet(client: aiosmtplib.SMTP) -> None:
 
 
 async def _quit(connection: Connection) -> None:
-    with contextlib.suppress(aiosmtplib.SMTPException, OSError):
-        await connection.client.quit(timeout=2)
-    connection.client.close()
+    with contextlib.suppress(Lost):
+        connection.dialogue.say(b"QUIT\r\n")
+        await connection.dialogue.reply(2.0)
+    connection.dialogue.close()

@@ -2,7 +2,7 @@
 
 5yz settles as failed; 4yz, a lost connection and an answer that never came are deferred. When the answer after the
 final dot is not known the delivery is deferred too: the mail may arrive twice, with the same Message-ID, never not at
-all.
+all. MAIL, RCPT and DATA are sent at once to a host that allows it (RFC 2920), each reply is minded.
 Known limit: 8-bit text is sent also to a host that does not offer 8BITMIME.
 """
 
@@ -21,6 +21,7 @@ from relay.outgoing.assemble import Assembler, OutgoingMail
 from relay.spool.records import Delivery, Outcome, State
 from relay.transports import Limits
 from relay.transports.connection import Connection, ConnectionPool
+from relay.transports.dialogue import Dialogue, Lost
 
 LARGE = 256 * 1024
 """Bytes from which on a message is signed off the event loop: a 25 MB letter takes a tenth of a second."""
@@ -105,79 +106,88 @@ class SmtpTransport:
                 reply = await self._transaction(connection, mail)
             except _Answered as answer:
                 if answer.reply.code == 421 and connection.is_stale:
-                    connection.client.close()
+                    connection.dialogue.close()
                     fresh = True
                     continue
                 await self._after_refusal(target.address, connection)
                 return _refused(host, answer.reply), True
-            except (aiosmtplib.SMTPException, OSError) as error:
-                connection.client.close()
+            except Lost as error:
+                connection.dialogue.close()
                 if connection.is_stale:
                     fresh = True
                     continue
                 reason = f"the connection to {host} was lost: {_in_words(error)}"
                 return Outcome(State.DEFERRED, reason, trouble="lost"), True
             except BaseException:
-                connection.client.close()
+                connection.dialogue.close()
                 raise
             self._pool.give_back(target.address, connection)
-            passed_on = connection.client.supports_extension("dsn")
-            outcome = Outcome(
-                State.DELIVERED, f"taken by {host}", reply, remote_host=host, dsn_passed_on=passed_on
-            )
+            passed_on = "dsn" in connection.dialogue.offers
+            outcome = Outcome(State.DELIVERED, f"taken by {host}", reply, remote_host=host, dsn_passed_on=passed_on)
             return outcome, True
 
     async def _transaction(self, connection: Connection, mail: OutgoingMail) -> Reply:
-        client = connection.client
-        if mail.smtputf8 and not client.supports_extension("smtputf8"):
-            raise _Answered(Reply(553, "5.6.7", "the next hop does not take internationalised mail"))
-        sender = _wire(mail.reverse_path, mail.smtputf8)
-        options = [b"FROM:<%s>" % sender]
-        if client.supports_extension("size"):
-            options.append(b"SIZE=%d" % len(mail.content))
-        if mail.eight_bit and client.supports_extension("8bitmime"):
-            options.append(b"BODY=8BITMIME")
-        if mail.smtputf8:
-            options.append(b"SMTPUTF8")
-        dsn = client.supports_extension("dsn")
-        if dsn:
-            options += _words(RET=mail.ret, ENVID=mail.envid)
-        _expect(250, await client.execute_command(b"MAIL", *options))
-        recipient = _wire(parse_address(mail.recipient), mail.smtputf8)
-        wishes = _words(NOTIFY=mail.notify, ORCPT=mail.orcpt) if dsn else []
-        _expect(250, await client.execute_command(b"RCPT", b"TO:<%s>" % recipient, *wishes))
-        _expect(354, await client.execute_command(b"DATA"))
+        dialogue = connection.dialogue
+        await self._begin(dialogue, *_commands(mail, dialogue.offers))
         connection.data_begun = True
-        answer = await self._send(client, mail.content)
-        _expect(250, answer)
-        return Reply.parse(answer.code, answer.message)
+        if len(mail.content) < LARGE:
+            dialogue.say(stuffed(mail.content))
+            reply = await dialogue.reply(self._hop.data_timeout)
+        else:
+            reply = await self._send_large(dialogue, mail.content)
+        return _expected(250, reply)
 
-    async def _send(self, client: aiosmtplib.SMTP, content: bytes) -> aiosmtplib.SMTPResponse:
-        """Sends the message after 354 and waits for the answer.
+    async def _begin(self, dialogue: Dialogue, *commands: bytes) -> None:
+        """MAIL, RCPT and DATA; returns when the host waits for the message."""
+        at_once = "pipelining" in dialogue.offers
+        if at_once:
+            dialogue.say(*commands)
+        for number, command in enumerate(commands):
+            if not at_once:
+                dialogue.say(command)
+            reply = await dialogue.reply(self._hop.timeout)
+            try:
+                _expected(354 if command is commands[-1] else 250, reply)
+            except _Answered:
+                if at_once:
+                    await self._call_off(dialogue, len(commands) - number - 1)
+                raise
 
-        Not by `client.data`: it goes over the line ends, which are right, with expressions on the event loop, which
-        takes seconds and a gigabyte for a message of many short lines.
-        """
-        large = len(content) >= LARGE
-        wire = await asyncio.to_thread(stuffed, content) if large else stuffed(content)
-        protocol = client.protocol
-        if protocol is None:
-            raise aiosmtplib.SMTPServerDisconnected("the connection was lost")
-        for start in range(0, len(wire), LARGE):
-            protocol.write(wire[start : start + LARGE])
-            if large:
-                await asyncio.sleep(0)  # others get their turn
-        return await protocol.read_response(timeout=self._hop.data_timeout)
+    async def _call_off(self, dialogue: Dialogue, said: int) -> None:
+        """After a refusal: takes the replies to the commands that were said already behind the refused one."""
+        try:
+            replies = [await dialogue.reply(self._hop.timeout) for _ in range(said)]
+            if not replies or replies[-1].code != 354:
+                return
+            if said > 1:
+                dialogue.close()  # without a sender it would take even an empty message for one
+                return
+            # It waits for a message to nobody; a single dot ends it (RFC 2920 3.1).
+            dialogue.say(b".\r\n")
+            await dialogue.reply(self._hop.timeout)
+        except Lost:
+            dialogue.close()
+
+    async def _send_large(self, dialogue: Dialogue, content: bytes) -> Reply:
+        try:
+            async with asyncio.timeout(self._hop.data_timeout):
+                await dialogue.send(await asyncio.to_thread(stuffed, content), LARGE)
+        except TimeoutError:
+            raise Lost(f"the message was not taken within {self._hop.data_timeout:g} s") from None
+        return await dialogue.reply(self._hop.data_timeout)
 
     async def _after_refusal(self, address: str, connection: Connection) -> None:
         """Keeps the session where it can begin anew."""
         try:
-            reset = await connection.client.rset()
-        except (aiosmtplib.SMTPException, OSError):
-            connection.client.close()
+            connection.dialogue.say(b"RSET\r\n")
+            reset = await connection.dialogue.reply(self._hop.timeout)
+        except Lost:
+            connection.dialogue.close()
             return
         if reset.code == 250:
             self._pool.give_back(address, connection)
+        else:
+            connection.dialogue.close()
 
 
 def stuffed(content: bytes) -> bytes:
@@ -187,9 +197,28 @@ def stuffed(content: bytes) -> bytes:
     return b"".join((dot, content.replace(b"\r\n.", b"\r\n.."), end, b".\r\n"))
 
 
-def _expect(code: int, answer: aiosmtplib.SMTPResponse) -> None:
-    if answer.code // 10 != code // 10:
-        raise _Answered(Reply.parse(answer.code, answer.message))
+def _commands(mail: OutgoingMail, offers: frozenset[str]) -> tuple[bytes, bytes, bytes]:
+    """MAIL, RCPT and DATA for a host with these extensions. Raises _Answered where it can't take the mail."""
+    if mail.smtputf8 and "smtputf8" not in offers:
+        raise _Answered(Reply(553, "5.6.7", "the next hop does not take internationalised mail"))
+    from_ = [b"MAIL FROM:<%s>" % _wire(mail.reverse_path, mail.smtputf8)]
+    if "size" in offers:
+        from_.append(b"SIZE=%d" % len(mail.content))
+    if mail.eight_bit and "8bitmime" in offers:
+        from_.append(b"BODY=8BITMIME")
+    if mail.smtputf8:
+        from_.append(b"SMTPUTF8")
+    to = [b"RCPT TO:<%s>" % _wire(parse_address(mail.recipient), mail.smtputf8)]
+    if "dsn" in offers:
+        from_ += _words(RET=mail.ret, ENVID=mail.envid)
+        to += _words(NOTIFY=mail.notify, ORCPT=mail.orcpt)
+    return b" ".join(from_) + b"\r\n", b" ".join(to) + b"\r\n", b"DATA\r\n"
+
+
+def _expected(code: int, reply: Reply) -> Reply:
+    if reply.code // 10 != code // 10:
+        raise _Answered(reply)
+    return reply
 
 
 def _wire(address: Address | None, smtputf8: bool) -> bytes:
