@@ -77,7 +77,7 @@ class Notifier:
 
     def late(self, delivery: Delivery, content: bytes) -> NewMessage | None:
         """The DSN that tells of a delay, or None."""
-        return self._notice("delayed", delivery, Outcome(State.DEFERRED), content)
+        return self._notice("delayed", delivery, Outcome(State.DEFERRED, delivery.reason), content)
 
     def _notice(self, kind: Kind, delivery: Delivery, outcome: Outcome, content: bytes) -> NewMessage | None:
         institution = self._institutions.get(delivery.message.institution)
@@ -169,7 +169,7 @@ class Notifier:
             hostname=self._hostname,
             remote_host=outcome.remote_host,
             reply=str(outcome.reply) if answered else "",
-            reason=outcome.reason if _ACTIONS[kind] == "failed" else "",
+            reason=outcome.reason if _ACTIONS[kind] in ("failed", "delayed") else "",
             attached=attached,
         )
 

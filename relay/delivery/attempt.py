@@ -91,7 +91,7 @@ class Attempts:
         """Ends a delivery that waited until it expired, or tells its sender that it is late; gives the DSN."""
         content = await self._content_or_nothing(delivery)
         if delivery.expires_at is not None and delivery.expires_at <= time.time():
-            outcome = Outcome(State.EXPIRED, "not delivered in time")
+            outcome = Outcome(State.EXPIRED, _too_late(delivery.reason))
             followups = _some(self._notifier.about(delivery, outcome, content))
             await self._store.give_up(delivery, outcome.reason, followups)
             self._maillog.expired(delivery.message.queue_id, delivery.number, route=delivery.route)
@@ -152,7 +152,11 @@ class Attempts:
 def _expired(delivery: Delivery, outcome: Outcome) -> Outcome:
     if outcome.state is not State.DEFERRED or delivery.expires_at is None or time.time() < delivery.expires_at:
         return outcome
-    return replace(outcome, state=State.EXPIRED, reason=f"not delivered in time; last: {outcome.reason}", shut_for=None)
+    return replace(outcome, state=State.EXPIRED, reason=_too_late(outcome.reason), shut_for=None)
+
+
+def _too_late(last: str) -> str:
+    return f"not delivered in time; last: {last}" if last else "not delivered in time"
 
 
 def _some(new: NewMessage | None) -> tuple[NewMessage, ...]:

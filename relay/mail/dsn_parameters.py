@@ -74,7 +74,7 @@ def read_envid(value: str | None) -> str:
 
 
 def read_notify(value: str | None) -> str:
-    """NEVER, or those of SUCCESS,FAILURE,DELAY that were asked for, in this order; or "" (RFC 3461 4.1)."""
+    """NEVER, or what was asked for of SUCCESS, FAILURE and DELAY, as in `DELAY,SUCCESS`; or "" (RFC 3461 4.1)."""
     if value is None:
         return ""
     words = value.upper().split(",")
@@ -82,7 +82,7 @@ def read_notify(value: str | None) -> str:
         return "NEVER"
     if not set(words) <= set(_WORDS):
         raise _refusal("NOTIFY is NEVER, or a list of SUCCESS, FAILURE and DELAY")
-    return ",".join(word for word in _WORDS if word in words)
+    return ",".join(dict.fromkeys(words))
 
 
 def read_orcpt(value: str | None) -> str:

@@ -138,6 +138,8 @@ class Delivery:
     "When the attempt began that runs now, or was cut off."
     warn_at: float | None = None
     expires_at: float | None = None
+    reason: str = ""
+    "Why it was put off; empty before its first attempt, and while one runs."
     job: PrintJob | None = None
 
     @property

@@ -48,6 +48,7 @@ _DELIVERY_COLUMNS = (
     "begun_at",
     "warn_at",
     "expires_at",
+    "reason",
 )
 
 _BEFORE = {state: [known.value for known in State if known is state or state in TRANSITIONS[known]] for state in State}
@@ -210,7 +211,7 @@ def begin(connection: Connection, node: str, delivery: Delivery, retry_at: float
     """An attempt begins."""
     number, now = delivery.attempts + 1, time.time()
     change(connection, node, delivery, State.ACTIVE, attempts=number, begun_at=now, next_attempt_at=retry_at, reason="")
-    return replace(delivery, state=State.ACTIVE, attempts=number, begun_at=now, next_attempt_at=retry_at)
+    return replace(delivery, state=State.ACTIVE, attempts=number, begun_at=now, next_attempt_at=retry_at, reason="")
 
 
 def record_job(connection: Connection, node: str, delivery: Delivery, job: PrintJob) -> Delivery:
@@ -282,7 +283,7 @@ def settle(
     )
     for new in followups:
         put_message(connection, new, None, ())
-    return replace(delivery, state=outcome.state, next_attempt_at=retry_at if waits else now)
+    return replace(delivery, state=outcome.state, next_attempt_at=retry_at if waits else now, reason=reason)
 
 
 def give_up(

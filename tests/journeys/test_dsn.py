@@ -205,6 +205,8 @@ async def test_a_delay_is_told_once_and_then_the_end_to_the_institution_in_its_l
     warning = Read((await scene.dsn_to("it@law.example")).content)
     assert (warning.fields["action"], warning.fields["status"]) == ("delayed", "4.0.0")
     assert "will-retry-until" in warning.fields
+    assert warning.fields["diagnostic-code"].startswith("x-slip-relay; ")
+    assert "450 4.2.0 mailbox busy" in " ".join(warning.text.split())
     assert warning.message["From"] == "Mailzustellung <post@law.example>"
     assert "konnte noch nicht zugestellt werden" in " ".join(warning.text.split())
     assert scene.deliveries(number)[0].state in ("deferred", "active", "queued")
@@ -212,6 +214,7 @@ async def test_a_delay_is_told_once_and_then_the_end_to_the_institution_in_its_l
     end = Read((await scene.dsn_to("it@law.example", 2)).content)
     assert (end.fields["action"], end.fields["status"]) == ("failed", "4.4.7")
     assert "will-retry-until" not in end.fields
+    assert "450 4.2.0 mailbox busy" in " ".join(end.text.split())
     assert "Es wird nicht weiter versucht" in " ".join(end.text.split())
     assert end.returned[1] == headers.section(letter)
     assert len(scene.dsns_about(number)) == 2

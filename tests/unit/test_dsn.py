@@ -283,6 +283,10 @@ def test_a_delay_says_how_long_it_is_tried(make_config: Make) -> None:
     until = email.utils.parsedate_to_datetime(read.fields["will-retry-until"]).timestamp()
     assert until == pytest.approx(late.expires_at or 0, abs=1)
     assert f"until {local_time(late.expires_at or 0)}" in " ".join(read.text.split())
+    assert "diagnostic-code" not in read.fields
+    put_off = Read(some(Notifier(make_config()).late(replace(late, reason="mx put it off: 450 busy"), LETTER)).content)
+    assert put_off.fields["diagnostic-code"] == "x-slip-relay; mx put it off: 450 busy"
+    assert "\r\n mx put it off: 450 busy\r\n" in put_off.text
     for_ever = Read(some(Notifier(make_config()).late(replace(late, expires_at=None), LETTER)).content)
     assert "will-retry-until" not in for_ever.fields
     assert "it will be tried again." in " ".join(for_ever.text.split())

@@ -53,7 +53,7 @@ def test_xtext_holds_printable_ascii_only(plain: str) -> None:
         (read_envid, "a+2Bb+3Dc", "a+2Bb+3Dc"),
         (read_envid, "x" * MAX_ENVID, "x" * MAX_ENVID),
         (read_notify, "never", "NEVER"),
-        (read_notify, "DELAY,success", "SUCCESS,DELAY"),
+        (read_notify, "DELAY,success", "DELAY,SUCCESS"),
         (read_notify, "FAILURE,FAILURE", "FAILURE"),
         (read_notify, "SUCCESS,FAILURE,DELAY", "SUCCESS,FAILURE,DELAY"),
         (read_orcpt, "RFC822;Carol+2BHold@Ivory.example", "RFC822;Carol+2BHold@Ivory.example"),
