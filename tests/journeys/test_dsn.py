@@ -65,7 +65,7 @@ class Scene(Story):
 async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     port = free_ports(1)
     hop = {"host": LOCALHOST, "port": port, "tls": "none"}
-    soon = {"first": "0.5s", "longest": "2s", "warn_after": "1s", "expire_after": "14s"}
+    soon = {"first": "0.5s", "longest": "2s", "warn_after": "1s", "expire_after": "20s"}
     extra = {
         "institutions": [{
             "name": "law",
