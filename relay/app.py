@@ -13,6 +13,9 @@ import signal
 from relay import __version__
 from relay.bounces.notify import Notifier
 from relay.config.settings import Config
+from relay.control.desk import Desk
+from relay.control.place import socket_path
+from relay.control.server import ControlSocket
 from relay.delivery.attempt import Attempts
 from relay.delivery.runner import Runner
 from relay.dns.resolver import Resolver
@@ -51,6 +54,8 @@ class Appliance:
         attempts = Attempts(config, self._store, self._transports, Notifier(config), self._maillog)
         self._runner = Runner(self._store, attempts, self._transports, self._maillog)
         self._retention = Retention(self._store, config.spool, self._maillog)
+        desk = Desk(config, self._store, self._maillog, self._runner.reopen)
+        self._control = ControlSocket(socket_path(config), desk, self._maillog)
         policy = Policy(config)
         acceptance = Acceptance(config, policy, self._store, self._maillog, self._runner)
         self._listeners = Listeners(config, policy, acceptance, self._maillog)
@@ -71,6 +76,7 @@ class Appliance:
     async def _serve(self, stop: asyncio.Event) -> None:
         if self._config.printers:
             await self._renderer.start()
+        await self._open_control()
         await self._listeners.open()
         self._maillog.service("started", version=__version__, hostname=self._config.server.hostname)
         runner = asyncio.create_task(self._runner.run(), name="runner")
@@ -86,8 +92,18 @@ class Appliance:
         await asyncio.gather(clean_up, return_exceptions=True)
         await runner  # a fault of the runner ends the service, for the service manager to start it anew
 
+    async def _open_control(self) -> None:
+        """On a server's spool orders can be given without this service, and another one may have the usual socket."""
+        try:
+            await self._control.open()
+        except StartError as error:
+            if self._config.control.socket is not None or self._config.spool.path is not None:
+                raise
+            self._maillog.service("control-missing", why=error)
+
     async def _stop(self) -> None:
         self._listeners.close()
+        await self._control.close()
         await asyncio.gather(*(transport.close() for transport in self._transports.values()))
         await self._renderer.stop()
         await asyncio.to_thread(self._store.close)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from relay.config.kinds import duration
 from relay.config.load import load
 from relay.config.settings import Config
 from relay.errors import ConfigError
@@ -20,6 +21,18 @@ config_option = click.option(
     show_default=True,
     help="The configuration file.",
 )
+
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON for programs, with every field.")
+
+
+def as_duration(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """A length of time as the configuration writes it, in seconds."""
+    if value is None:
+        return None
+    try:
+        return duration(int(value) if value.isdigit() else value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from None
 
 
 def load_or_exit(path: Path, check: Callable[[Config], None] | None = None) -> Config:

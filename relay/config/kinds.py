@@ -38,7 +38,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
 
-def _duration(value: object) -> float:
+def duration(value: object) -> float:
+    """A length of time in seconds, from a number or from text as in "5m". Raises ValueError."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < LONGEST:
         return float(value)
     if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
@@ -48,7 +49,7 @@ def _duration(value: object) -> float:
 
 LONGEST = 366 * 86400.0
 
-Duration = Annotated[float, BeforeValidator(_duration)]
+Duration = Annotated[float, BeforeValidator(duration)]
 """A length of time in seconds; written as a number or as "30s", "5m", "2h", "5d"."""
 
 Size = ByteSize

@@ -1,17 +1,39 @@
-"""Questions about the spool, read-only: they may be asked beside the running service."""
+"""Questions about the queue as a whole, read-only: they may be asked beside the running service.
+
+Each answer is of one moment. Each question raises SpoolError when the spool can't be read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, func, literal_column, select, true, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.errors import SpoolError
+from relay.mail.queue_id import new_queue_id
 from relay.spool.engine import Place, in_words, reading_engine
-from relay.spool.schema import attempts, deliveries, messages, print_jobs
+from relay.spool.records import FINAL, Key, State
+from relay.spool.schema import UNFINISHED, deliveries, messages
+
+_UNFINISHED: ColumnElement[bool] = literal_column(f"({UNFINISHED})")
+_WITH_A_NODE = deliveries.c.lease_owner.is_not(None)
+_KEY = (deliveries.c.queue_id, deliveries.c.number)
+_SOME = 500
+"""Keys in one question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Deliveries of one state and route that are not finished."""
+
+    state: str
+    route: str
+    count: int
+    oldest: float
+    "When the oldest of them was received, in seconds since the epoch."
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,131 +41,107 @@ class DeliveryLine:
     """One delivery as the queue listing shows it. Times are seconds since the epoch."""
 
     queue_id: str
+    number: int
     recipient: str
     route: str
+    destination: str
     state: str
     attempts: int
     reason: str
     evidence: str
-    institution: str
-    message_id: str
-    size: int
-    received_at: float
+    notify: str
+    orcpt: str
     next_attempt_at: float
+    warn_at: float | None
+    expires_at: float | None
     settled_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptLine:
-    """One attempt. `ended_at` is None, and `outcome` empty, while it runs or when it was cut off."""
-
-    number: int
-    started_at: float
-    ended_at: float | None
-    outcome: str
-    reply: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryHistory:
-    """A delivery with its attempts, and the print job it has or had."""
-
-    line: DeliveryLine
-    attempts: tuple[AttemptLine, ...]
-    job_name: str | None
-    job_id: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class MessageHistory:
-    """What is known of a message, apart from its bytes. A `reverse_path` of None is the null reverse-path."""
-
-    queue_id: str
     institution: str
-    source: str
-    reverse_path: str | None
-    client: str
-    helo: str
-    protocol: str
+    sender: str | None
+    "The reverse-path; None is the null one."
     message_id: str
     size: int
     received_at: float
-    deliveries: tuple[DeliveryHistory, ...]
+
+    @property
+    def key(self) -> Key:
+        """Names the delivery."""
+        return self.queue_id, self.number
 
 
-_LINE = (
-    *(deliveries.c[name] for name in ("queue_id", "recipient", "route", "state", "attempts", "reason", "evidence")),
-    *(messages.c[name] for name in ("institution", "message_id", "size", "received_at")),
-    deliveries.c.next_attempt_at,
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which deliveries are meant: those that fit everything that is said here."""
+
+    states: tuple[State, ...] = ()
+    route: str = ""
+    institution: str = ""
+    recipient: str = ""
+    "A pattern with `*` and `?`; case does not count."
+    sender: str = ""
+    "A pattern of the reverse-path; `<>` is the null one."
+    reason: str = ""
+    "Text that stands in the reason; case does not count."
+    before: float | None = None
+    "Received before that time, in seconds since the epoch."
+
+
+LINE = (
+    *(deliveries.c[name] for name in ("queue_id", "number", "recipient", "route", "destination", "state", "attempts")),
+    *(deliveries.c[name] for name in ("reason", "evidence", "notify", "orcpt", "next_attempt_at", "warn_at")),
+    deliveries.c.expires_at,
     deliveries.c.settled_at,
+    messages.c.institution,
+    messages.c.reverse_path,
+    *(messages.c[name] for name in ("message_id", "size", "received_at")),
 )
-_MESSAGE = (
-    "queue_id",
-    "institution",
-    "source",
-    "reverse_path",
-    "client",
-    "helo",
-    "protocol",
-    "message_id",
-    "size",
-    "received_at",
-)
+"""The columns of a `DeliveryLine`."""
 
 
-def list_deliveries(place: Place, *, state: str | None = None, limit: int = 1000) -> list[DeliveryLine]:
-    """Deliveries in order of arrival, of one state or all, the newest `limit` of them.
+def summary(place: Place) -> list[Group]:
+    """What is not finished, by state and route, with the oldest of each.
 
-    Raises SpoolError when the spool can't be read.
+    It counts along an index: a second is enough for some millions.
     """
-    query = (
-        select(*_LINE)
-        .join_from(deliveries, messages)
-        .order_by(deliveries.c.queue_id.desc(), deliveries.c.number.desc())
-        .limit(limit)
-    )
-    if state is not None:
-        query = query.where(deliveries.c.state == state)
-    with _reading(place) as connection:
-        return [DeliveryLine(*row) for row in reversed(connection.execute(query).all())]
+    with reading(place) as connection:
+        groups: dict[tuple[str, str], tuple[int, str]] = {}
+        for part in (_UNFINISHED, _WITH_A_NODE):
+            query = select(deliveries.c.state, deliveries.c.route, func.count(), func.min(deliveries.c.queue_id))
+            for state, route, count, oldest in connection.execute(query.where(part).group_by("state", "route")):
+                known, oldest_known = groups.get((state, route), (0, oldest))
+                groups[state, route] = known + count, min(oldest, oldest_known)
+        received = _received_at(connection, [oldest for _, oldest in groups.values()])
+    order = list(State)
+    return [
+        Group(state, route, count, received.get(oldest, 0.0))
+        for (state, route), (count, oldest) in sorted(groups.items(), key=lambda g: (order.index(State(g[0][0])), g[0]))
+    ]
 
 
-def message_history(place: Place, queue_id: str) -> MessageHistory | None:
-    """A message with its deliveries and their attempts; None when there is none of that queue id.
-
-    Raises SpoolError when the spool can't be read.
-    """
-    with _reading(place) as connection:
-        query = select(*(messages.c[name] for name in _MESSAGE)).where(messages.c.queue_id == queue_id)
-        message = connection.execute(query).one_or_none()
-        if message is None:
-            return None
-        return MessageHistory(**message._mapping, deliveries=tuple(_deliveries(connection, queue_id)))
+def list_deliveries(
+    place: Place, *, only: Filter = Filter(), limit: int = 1000, oldest: bool = False
+) -> list[DeliveryLine]:
+    """Deliveries in order of arrival: the newest `limit` of those that are meant, or the oldest."""
+    with reading(place) as connection:
+        found = _search(connection, only, limit, oldest=oldest)
+        return list(_lines(connection, found))
 
 
-def _deliveries(connection: Connection, queue_id: str) -> Iterator[DeliveryHistory]:
-    same = (print_jobs.c.queue_id == deliveries.c.queue_id) & (print_jobs.c.number == deliveries.c.number)
-    query = (
-        select(deliveries.c.number, deliveries.c.begun_at, print_jobs.c.name, print_jobs.c.job_id, *_LINE)
-        .join_from(deliveries, messages)
-        .outerjoin(print_jobs, same)
-        .where(deliveries.c.queue_id == queue_id)
-        .order_by(deliveries.c.number)
-    )
-    columns = [attempts.c[name] for name in ("attempt", "started_at", "ended_at", "outcome", "reply", "reason")]
-    for number, begun_at, job_name, job_id, *rest in connection.execute(query).all():
-        line = DeliveryLine(*rest)
-        ended = select(*columns).where(attempts.c.queue_id == queue_id, attempts.c.number == number)
-        made = [AttemptLine(*row) for row in connection.execute(ended.order_by(attempts.c.attempt))]
-        if begun_at is not None and line.attempts > (made[-1].number if made else 0):
-            made.append(AttemptLine(line.attempts, begun_at, None, "", "", ""))  # it runs, or was cut off
-        yield DeliveryHistory(line, tuple(made), job_name, job_id)
+def list_keys(place: Place, only: Filter, *, after: Key | None, limit: int) -> list[Key]:
+    """The oldest keys of those deliveries that are meant, after a given one: for going through them in steps."""
+    with reading(place) as connection:
+        return _search(connection, only, limit, oldest=True, after=after)
+
+
+def keys_of(place: Place, queue_id: str) -> list[Key]:
+    """The keys of a message's deliveries; none when there is no such message."""
+    with reading(place) as connection:
+        query = select(*_KEY).where(deliveries.c.queue_id == queue_id).order_by(deliveries.c.number)
+        return [(queue_id, number) for queue_id, number in connection.execute(query)]
 
 
 @contextmanager
-def _reading(place: Place) -> Iterator[Connection]:
-    """A connection that does not write; what goes wrong with it is a SpoolError."""
+def reading(place: Place) -> Iterator[Connection]:
+    """A connection that sees one moment and does not write; what goes wrong with it is a SpoolError."""
     if place.path is not None:
         try:
             place.path.stat()
@@ -154,8 +152,92 @@ def _reading(place: Place) -> Iterator[Connection]:
     engine = reading_engine(place)
     try:
         with engine.connect() as connection:
+            if place.path is not None:
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield connection
     except SQLAlchemyError as error:
         raise SpoolError(f"the spool {place} can't be read: {in_words(error)}") from error
     finally:
         engine.dispose()
+
+
+def _search(connection: Connection, only: Filter, limit: int, *, oldest: bool, after: Key | None = None) -> list[Key]:
+    """Keys in order of arrival. What is not finished is looked for along its index, the rest in order of arrival."""
+    wanted = list(_conditions(only))
+    if after is not None:
+        wanted.append(tuple_(*_KEY) > after)
+    order = _KEY if oldest else tuple(column.desc() for column in _KEY)
+    found: list[Key] = []
+    for part in _parts(connection, only):
+        query = select(*_KEY).where(part, *wanted).order_by(*order).limit(limit)
+        if only.institution or only.sender:
+            query = query.join_from(deliveries, messages)
+        found += [(queue_id, number) for queue_id, number in connection.execute(query)]
+    found.sort()
+    return found[:limit] if oldest else found[-limit:]
+
+
+def _parts(connection: Connection, only: Filter) -> Iterator[ColumnElement[bool]]:
+    """Conditions that have nothing in common, and that an index answers, each in order of arrival."""
+    if not only.states or FINAL & set(only.states):
+        yield deliveries.c.state.in_(only.states) if only.states else true()
+        return
+    for state in only.states:
+        of_state = _UNFINISHED & (deliveries.c.state == state.value)
+        for route in [only.route] if only.route else _routes(connection, of_state):
+            yield of_state & (deliveries.c.route == route)
+    yield _WITH_A_NODE & deliveries.c.state.in_(only.states)
+
+
+def _lines(connection: Connection, keys: Sequence[Key]) -> Iterator[DeliveryLine]:
+    """Some deliveries, in order of arrival."""
+    for start in range(0, len(keys), _SOME):
+        some = tuple_(*_KEY).in_(keys[start : start + _SOME])
+        query = select(*LINE).join_from(deliveries, messages).where(some).order_by(*_KEY)
+        yield from (DeliveryLine(*tuple(row)) for row in connection.execute(query))
+
+
+def _routes(connection: Connection, of_state: ColumnElement[bool]) -> Iterator[str]:
+    """The routes of a state, jumping from one to the next along the index."""
+    query = select(func.min(deliveries.c.route)).where(of_state)
+    route = connection.execute(query).scalar_one()
+    while route is not None:
+        yield route
+        route = connection.execute(query.where(deliveries.c.route > route)).scalar_one()
+
+
+def _conditions(only: Filter) -> Iterator[ColumnElement[bool]]:
+    if only.route:
+        yield deliveries.c.route == only.route
+    if only.institution:
+        yield messages.c.institution == only.institution
+    if only.recipient:
+        yield deliveries.c.recipient.ilike(_pattern(only.recipient), escape="\\")
+    if only.sender:
+        is_null = only.sender == "<>"
+        yield messages.c.reverse_path.is_(None) if is_null else _sender_like(only.sender)
+    if only.reason:
+        yield deliveries.c.reason.icontains(only.reason, autoescape=True)
+    if only.before is not None:
+        yield deliveries.c.queue_id < new_queue_id(only.before)
+
+
+def _sender_like(pattern: str) -> ColumnElement[bool]:
+    return messages.c.reverse_path.ilike(_pattern(pattern), escape="\\")
+
+
+def _pattern(glob: str) -> str:
+    """A pattern with `*` and `?` as LIKE has it."""
+    literal = glob.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return literal.replace("*", "%").replace("?", "_")
+
+
+def _received_at(connection: Connection, queue_ids: Sequence[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for start in range(0, len(queue_ids), _SOME):
+        query = select(messages.c.queue_id, messages.c.received_at)
+        rows = connection.execute(query.where(messages.c.queue_id.in_(queue_ids[start : start + _SOME])))
+        found |= {row.queue_id: row.received_at for row in rows}
+    return found

@@ -304,8 +304,8 @@ async def test_the_queue_shows_where_a_message_is(story: Story) -> None:
     assert f"slip-{number}-1-1" in text
     code, text = await show(number, "--json")
     shown = json.loads(text)
-    assert [each["line"]["state"] for each in shown["deliveries"]] == ["failed", "delivered"]
-    assert shown["deliveries"][0]["attempts"][0]["reply"] == "550 5.1.1 no such mailbox"
+    assert [each["state"] for each in shown["deliveries"]] == ["failed", "delivered"]
+    assert shown["deliveries"][0]["history"][0]["reply"] == "550 5.1.1 no such mailbox"
     code, text = await show("0000000000000")
     assert code == 1
     assert "there is no message 0000000000000 in the spool" in text

@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 
 from relay.spool.engine import Place
-from relay.spool.queries import AttemptLine, DeliveryHistory, message_history
+from relay.spool.histories import AttemptLine, DeliveryHistory, message_history
 from tests.harness import samples
 from tests.harness.faulty_hop import CLOSE, HANG, FaultyHop, Stage
 from tests.harness.playground import Playground

@@ -23,6 +23,7 @@ HOMES = {
     "alembic": ("relay.spool.",),
     "dns": ("relay.dns.",),
     "click": ("relay.cli",),
+    "rich": ("relay.cli.",),
     "pydantic": ("relay.config.",),
 }
 
@@ -56,4 +57,4 @@ def test_the_folders_read_as_the_journey() -> None:
     folders = {path.name for path in (ROOT / "relay").iterdir() if path.is_dir() and path.name != "__pycache__"}
     journey = {"mail", "intake", "spool", "routing", "outgoing", "delivery", "transports", "slips", "printing", "dns"}
     journey |= {"bounces"}
-    assert folders == journey | {"config", "cli"}
+    assert folders == journey | {"config", "cli", "control"}

@@ -16,7 +16,8 @@ from relay.config.settings import Config
 from relay.errors import LeaseLost, SpoolError
 from relay.mail.status import Reply
 from relay.spool.engine import Place
-from relay.spool.queries import list_deliveries, message_history
+from relay.spool.histories import message_history
+from relay.spool.queries import list_deliveries
 from relay.spool.records import Delivery, NewMessage, Outcome, State
 from relay.spool.store import Store
 from tests.accepted import new_message

@@ -22,7 +22,8 @@ from relay.errors import LeaseLost, SpoolError, StartError
 from relay.mail.status import Reply
 from relay.spool.commit import GroupCommit
 from relay.spool.engine import Place
-from relay.spool.queries import list_deliveries, message_history
+from relay.spool.histories import message_history
+from relay.spool.queries import list_deliveries
 from relay.spool.records import FINAL, TRANSITIONS, Delivery, Message, Outcome, PrintJob, State
 from relay.spool.schema import bodies, metadata
 from relay.spool.store import Store

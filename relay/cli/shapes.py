@@ -1,0 +1,68 @@
+"""What `--json` prints: one shape for each thing, wherever it stands. Times are seconds since the epoch.
+
+- a group (`queue`): `{state, route, count, oldest}`, inside `{"unfinished": COUNT, "groups": [...]}`.
+- a delivery (`queue list`): the fields of `relay.spool.queries.DeliveryLine`, and `id`, which is QUEUE-ID/NUMBER.
+- a message (`queue show`, and a list of them from `queue trace`): the fields of `relay.spool.records.Message`,
+  `has_body`, and `deliveries`, which have besides `history` (attempts), `orders`, `dsns` and `job` (null for none).
+- what came of an order (`queue hold` and so on): `{"done": [{id, was, state}], "refused": [{id, why}]}`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from relay.spool.histories import DeliveryHistory, MessageHistory
+from relay.spool.orders import Result
+from relay.spool.queries import DeliveryLine, Group
+
+Json = dict[str, Any]
+
+
+def groups(found: Sequence[Group]) -> Json:
+    """The summary of the queue."""
+    return {"unfinished": sum(group.count for group in found), "groups": [asdict(group) for group in found]}
+
+
+def delivery(line: DeliveryLine) -> Json:
+    """One delivery."""
+    return {"id": f"{line.queue_id}/{line.number}", **asdict(line)}
+
+
+def message(history: MessageHistory) -> Json:
+    """A message with its deliveries and their histories."""
+    return {
+        **asdict(history.message),
+        "has_body": history.has_body,
+        "deliveries": [_with_history(each) for each in history.deliveries],
+    }
+
+
+def result(found: Result) -> Json:
+    """What came of an order."""
+    return {
+        "done": [
+            {"id": f"{done.key[0]}/{done.key[1]}", "was": done.was.value, "state": done.now.value}
+            for done in found.done
+        ],
+        "refused": [{"id": f"{each.key[0]}/{each.key[1]}", "why": each.why} for each in found.refused],
+    }
+
+
+def print_json(shape: Json | list[Json]) -> None:
+    """Prints it for a program."""
+    click.echo(json.dumps(shape, ensure_ascii=False, indent=1))
+
+
+def _with_history(history: DeliveryHistory) -> Json:
+    return {
+        **delivery(history.line),
+        "history": [asdict(attempt) for attempt in history.attempts],
+        "orders": [asdict(order) for order in history.orders],
+        "dsns": [asdict(dsn) for dsn in history.dsns],
+        "job": asdict(history.job) if history.job is not None else None,
+    }

@@ -1,0 +1,70 @@
+"""The story of a message for people: where it came from, and what happened to each of its deliveries."""
+
+from __future__ import annotations
+
+import click
+
+from relay.cli.tables import clean, clock
+from relay.spool.histories import AttemptLine, DeliveryHistory, MessageHistory
+from relay.spool.records import PrintJob
+
+_WAITS = ("queued", "deferred")
+
+
+def tell(history: MessageHistory) -> None:
+    """Prints all that is known of a message, apart from its bytes."""
+    message = history.message
+    gone = "" if history.has_body else ", its bytes are gone"
+    _line(f"{message.queue_id}  {message.size} bytes{gone}  Message-ID {message.message_id or 'none'}")
+    if message.about:
+        _line(f"made {clock(message.received_at)} by slip-relay: a DSN about {message.about}, of {message.institution}")
+    else:
+        _line(
+            f"received {clock(message.received_at)} from {message.client} ({message.helo}) with {message.protocol}, "
+            f"source {message.source}, institution {message.institution}"
+        )
+    asked = "".join(f"  {name}={value}" for name, value in (("RET", message.ret), ("ENVID", message.envid)) if value)
+    _line(f"reverse-path <{message.reverse_path or ''}>{asked}")
+    for delivery in history.deliveries:
+        click.echo()
+        _tell_delivery(delivery)
+
+
+def _tell_delivery(delivery: DeliveryHistory) -> None:
+    line = delivery.line
+    evidence = f" ({line.evidence})" if line.evidence else ""
+    _line(f"to <{line.recipient}> by {line.route}: {line.state}{evidence}  {line.reason}")
+    asked = "".join(f"  {name}={value}" for name, value in (("NOTIFY", line.notify), ("ORCPT", line.orcpt)) if value)
+    _line(f"  delivery {line.queue_id}/{line.number}{asked}")
+    if delivery.job is not None:
+        _line(f"  {_job(delivery.job)}")
+    events = [(attempt.started_at, _attempt(attempt)) for attempt in delivery.attempts]
+    events += [(order.at, f"{order.who} said: {order.verb} (it was {order.was})") for order in delivery.orders]
+    for at, what in sorted(events):
+        _line(f"  {clock(at)}  {what}")
+    for dsn in delivery.dsns:
+        _line(f"  told <{dsn.recipient}> with the DSN {dsn.queue_id}, which is {dsn.state}")
+    if line.state in _WAITS:
+        _line(f"  next attempt {clock(line.next_attempt_at)}, given up {clock(line.expires_at)}")
+
+
+def _attempt(attempt: AttemptLine) -> str:
+    ended = f"{attempt.ended_at - attempt.started_at:.1f} s" if attempt.ended_at else "not ended"
+    return f"{attempt.number}. {ended}  {attempt.outcome}  {attempt.reply or attempt.reason}"
+
+
+def _job(job: PrintJob) -> str:
+    number = f"print job {job.job_id}" if job.job_id is not None else "print job without a number"
+    return (
+        f"{number} {job.name} of the queue {job.queue}, the document {'sent' if job.sent else 'not known to be sent'}"
+    )
+
+
+def _line(text: str) -> None:
+    indent = len(text) - len(text.lstrip(" "))
+    click.echo(" " * indent + _spaced(text[indent:]).rstrip())
+
+
+def _spaced(text: str) -> str:
+    """Cleaned, but with the two spaces kept that set parts apart."""
+    return "  ".join(clean(part) for part in text.split("  "))

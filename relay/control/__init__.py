@@ -1,0 +1,5 @@
+"""Orders of operators, and the way they take from the command line to the spool.
+
+`desk` carries orders out, `ways` says where a delivery goes that is let go, `protocol` is what is said over the socket,
+`server` listens in the service, `client` speaks for the command line, with the service or without it.
+"""

@@ -1,0 +1,127 @@
+"""What is said over the control socket: a line of JSON for each request, a line of JSON for each answer.
+
+A request: `{"verb": "hold", "deliveries": [["QUEUE-ID", 0], ...]}`, and where it is so `"why": TEXT`,
+`"only": [STATE, ...]`, `"more": true` and `"for": ACCOUNT`. An answer: `{"done": [["QUEUE-ID", 0, WAS, NOW, ROUTE],
+...], "refused": [["QUEUE-ID", 0, WHY], ...]}`, or `{"error": SENTENCE}`.
+Refuses, with OrderError and a sentence, what is not such a line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from relay.errors import OrderError
+from relay.spool.orders import STEP, Done, Refused, Result, Verb
+from relay.spool.records import Key, State
+
+MAX_REQUEST = 64 * 1024
+"""Bytes of a request, its line end included."""
+
+MAX_ANSWER = 1 * 1024 * 1024
+"""Bytes of an answer."""
+
+MAX_WHY = 500
+"""Characters of a reason."""
+
+_FIELDS = {"verb", "deliveries", "why", "only", "more", "for"}
+_QUEUE_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{13}")
+ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is ordered, and of which deliveries."""
+
+    verb: Verb
+    keys: tuple[Key, ...]
+    why: str = ""
+    "The person's reason."
+    only: frozenset[State] | None = None
+    "Only what is still in one of these states."
+    more: bool = False
+    "More of the same order follows: the runner need not act yet."
+    on_behalf_of: str = ""
+    "The account for which root speaks (sudo)."
+
+
+def write_request(request: Request) -> bytes:
+    """A request as a line."""
+    only = sorted(state.value for state in request.only) if request.only is not None else None
+    optional = {"why": request.why, "only": only, "more": request.more, "for": request.on_behalf_of}
+    said = {name: value for name, value in optional.items() if value}
+    return _line({"verb": request.verb.value, "deliveries": request.keys, **said})
+
+
+def read_request(line: bytes) -> Request:
+    """A line as a request."""
+    said = _object(line)
+    if unknown := said.keys() - _FIELDS:
+        raise OrderError(f"a request has no {sorted(unknown)[0]!r}")
+    try:
+        verb = Verb(said.get("verb", ""))
+        only = frozenset(map(State, said["only"])) if "only" in said else None
+    except (ValueError, TypeError) as error:
+        raise OrderError(f"not an order: {error}") from None
+    why, more, account = said.get("why", ""), said.get("more", False), said.get("for", "")
+    if not isinstance(why, str) or len(why) > MAX_WHY:
+        raise OrderError(f"a reason is text of at most {MAX_WHY} characters")
+    if not isinstance(more, bool):
+        raise OrderError("'more' is true or false")
+    if not isinstance(account, str) or not (account == "" or ACCOUNT.fullmatch(account)):
+        raise OrderError("'for' is the name of an account")
+    return Request(verb, _keys(said.get("deliveries")), why, only, more, account)
+
+
+def write_answer(answer: Result | OrderError) -> bytes:
+    """An answer as a line."""
+    if isinstance(answer, OrderError):
+        return _line({"error": str(answer)})
+    done = [[*each.key, each.was.value, each.now.value, each.route] for each in answer.done]
+    return _line({"done": done, "refused": [[*each.key, each.why] for each in answer.refused]})
+
+
+def read_answer(line: bytes) -> Result:
+    """A line as an answer; raises OrderError also when it says that the request was not carried out."""
+    said = _object(line)
+    if "error" in said:
+        raise OrderError(str(said["error"]))
+    try:
+        done = [
+            Done((queue_id, number), State(was), State(now), route)
+            for queue_id, number, was, now, route in said["done"]
+        ]
+        return Result(done, [Refused((queue_id, number), why) for queue_id, number, why in said["refused"]])
+    except (KeyError, ValueError, TypeError) as error:
+        raise OrderError(f"the service gave an answer that can't be read: {error}") from None
+
+
+def _keys(said: object) -> tuple[Key, ...]:
+    if not isinstance(said, list) or not 1 <= len(said) <= STEP:
+        raise OrderError(f"'deliveries' is a list of 1 to {STEP}")
+    keys: list[Key] = []
+    for each in said:
+        match each:
+            case [str(queue_id), int(number)] if (
+                _QUEUE_ID.fullmatch(queue_id) and not isinstance(number, bool) and 0 <= number < 2**31
+            ):
+                keys.append((queue_id, number))
+            case _:
+                raise OrderError('a delivery is named as in ["QUEUE-ID", 0]')
+    return tuple(keys)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise OrderError(f"not JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise OrderError("a line is one JSON object")
+    return said
+
+
+def _line(said: dict[str, Any]) -> bytes:
+    return json.dumps(said, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"

@@ -1,0 +1,45 @@
+"""Where a delivery goes that a person lets go, and until when it is tried.
+
+A delivery keeps its route while the configuration has it, so that what was decided at receipt stays. One that a rule
+held, or whose route is gone from the configuration, has its way chosen anew; after a release no rule holds it again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from relay.config.settings import Config
+from relay.errors import OrderError
+from relay.mail.address import parse_address
+from relay.routing import rules
+from relay.spool.orders import Verb, Way
+from relay.spool.records import Delivery
+
+
+class Ways:
+    """The ways of one configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._institutions = {institution.name for institution in config.institutions}
+        self._routes = {rules.DISCARD, *(hop.name for hop in config.next_hops)}
+        self._routes |= {rules.PRINT + printer.name for printer in config.printers}
+
+    def __call__(self, delivery: Delivery, verb: Verb) -> Way:
+        """The way of a delivery, with its times counted from now. Raises OrderError when it has none."""
+        route, destination = delivery.route, delivery.destination
+        if route not in self._routes:
+            institution = delivery.message.institution
+            if institution not in self._institutions:
+                raise OrderError(f"the configuration has neither the route {route} nor the institution {institution}")
+            recipient = parse_address(delivery.recipient)
+            chosen = rules.choose(self._config, institution, recipient, passing_holds=verb is Verb.RELEASE)
+            route, destination = chosen.name, chosen.destination
+        times, now = self._config.delivery_for(route), time.time()
+        return Way(
+            route,
+            destination,
+            warn_at=now + times.warn_after if 0 < times.warn_after < times.expire_after else None,
+            expires_at=now + times.expire_after if math.isfinite(times.expire_after) else None,
+        )
