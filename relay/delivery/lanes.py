@@ -105,6 +105,15 @@ class Lane:
         """The oldest that waits."""
         return heapq.heappop(self._waiting)[1]
 
+    def take_out(self, key: Key) -> bool:
+        """Takes out one that waits; False when it does not wait here."""
+        others = [entry for entry in self._waiting if entry[0] != key]
+        if len(others) == len(self._waiting):
+            return False
+        heapq.heapify(others)
+        self._waiting = others
+        return True
+
     def empty(self) -> list[Delivery]:
         """Takes out all that wait."""
         waiting, self._waiting = [delivery for _, delivery in self._waiting], []
