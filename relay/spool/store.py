@@ -14,10 +14,12 @@ import hashlib
 import os
 import secrets
 import socket
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Column, Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.errors import CorruptBody, SpoolError, StartError
@@ -25,7 +27,7 @@ from relay.spool import leases, migrations, writes
 from relay.spool.commit import GroupCommit, T, Work
 from relay.spool.engine import Place, SpoolLock, in_words, reading_engine, writing_engine
 from relay.spool.records import Delivery, Key, Message, NewMessage, Outcome, PrintJob
-from relay.spool.schema import bodies
+from relay.spool.schema import bodies, deliveries
 
 LEASE = 60.0
 """Seconds without a sign of life after which a node is taken for dead, when nothing else is said."""
@@ -114,11 +116,26 @@ class Store:
         """Up to `limit` deliveries that are due and that nobody holds, the oldest of each destination first; this node
         holds them now. With them the destinations that have more.
         """
+        if not await asyncio.to_thread(self._has_come, deliveries.c.due_at):
+            return [], frozenset()
         return await self.write(lambda c: writes.claim(c, self.node, limit, except_destinations))
 
     async def claim_overdue(self, limit: int) -> list[Delivery]:
         """Up to `limit` deliveries that wait and are late (`warn_at`) or to be given up (`expires_at`)."""
+        if not await asyncio.to_thread(self._has_come, deliveries.c.deadline):
+            return []
         return await self.write(lambda c: writes.claim_overdue(c, self.node, limit))
+
+    def _has_come(self, when: Column[Any]) -> bool:
+        """Whether the first of these times has come. Asked beside the writer: on a server each commit is a sync of its
+        own, and a node that has nothing to do would make one every second.
+        """
+        try:
+            with self._reader.connect() as connection:
+                first = connection.execute(select(func.min(when)).where(when.is_not(None))).scalar_one()
+        except SQLAlchemyError:
+            return True  # the writer finds out what is wrong, and waits for a server that is away
+        return first is not None and first <= time.time()
 
     async def begin(self, delivery: Delivery, retry_at: float) -> Delivery:
         """Records that an attempt begins, and when the next one is due should this one never end."""

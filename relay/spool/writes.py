@@ -166,14 +166,22 @@ def claim_overdue(connection: Connection, node: str, limit: int) -> list[Deliver
 
 
 def _claim_of(connection: Connection, destination: str, now: float, limit: int) -> list[Delivery]:
-    due = (
+    return [
+        delivery_of(row)
+        for row in connection.execute(_due_of_one(), {"destination": destination, "now": now, "limit": limit})
+    ]
+
+
+@cache
+def _due_of_one() -> Select[Any]:
+    """Made once: with many destinations, putting it together takes longer than asking it."""
+    return (
         joined()
-        .where(deliveries.c.destination == destination, deliveries.c.due_at <= now)
+        .where(deliveries.c.destination == bindparam("destination"), deliveries.c.due_at <= bindparam("now"))
         .order_by(deliveries.c.due_at, deliveries.c.queue_id, deliveries.c.number)
-        .limit(limit)
+        .limit(bindparam("limit"))
         .with_for_update(skip_locked=True, of=deliveries)
     )
-    return [delivery_of(row) for row in connection.execute(due)]
 
 
 def hold(connection: Connection, node: str, claimed: Sequence[Delivery]) -> None:

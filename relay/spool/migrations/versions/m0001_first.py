@@ -67,6 +67,7 @@ def upgrade() -> None:
     _partial_index(
         "ix_deliveries_due", "deliveries", ["destination", "due_at", "queue_id", "number"], "due_at IS NOT NULL"
     )
+    _partial_index("ix_deliveries_due_at", "deliveries", ["due_at"], "due_at IS NOT NULL")
     _partial_index("ix_deliveries_deadline", "deliveries", ["deadline"], "deadline IS NOT NULL")
     _partial_index("ix_deliveries_lease", "deliveries", ["lease_owner"], "lease_owner IS NOT NULL")
     _partial_index(
