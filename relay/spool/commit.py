@@ -2,10 +2,10 @@
 
 A unit of work is a function of a connection. It must be re-runnable: it reads and writes the database and nothing else.
 Promises: a future of `submit` is done only after the commit that holds its work; a unit that raises harms no other;
-what fails leaves nothing behind. After a disk error, and at the start, nothing is acknowledged until all that the log
-holds was written to the database file, that was synced, and a new log begun: a second fsync of the same pages may say
-yes to what was lost. After a lost connection it is found out whether the commit was done, and only then done again.
-Known limit: what could not be synced and was then cut off by a crash may be there all the same after the next start.
+what fails leaves nothing behind. After a disk error nothing is acknowledged until the whole log was written once more
+and synced: a second fsync of the same pages may say yes to what was lost. After a lost connection it is found out
+whether the commit was done, and only then done again.
+Known limit: what failed to be synced may be there all the same after a crash, whole, though its sender was told no.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -26,7 +27,15 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.errors import RelayError, SpoolError
-from relay.spool.engine import checkpoint, disk_failed, in_words, may_be_run_again, no_room, write_all_anew
+from relay.spool.engine import (
+    checkpoint,
+    disk_failed,
+    in_words,
+    may_be_run_again,
+    no_room,
+    write_log_anew,
+    write_pages_anew,
+)
 from relay.spool.schema import commits
 
 T = TypeVar("T")
@@ -71,13 +80,12 @@ class GroupCommit:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._on_server = engine.dialect.name != "sqlite"
+        self._path = Path(engine.url.database or "")
         self._waiting: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._down_since: float | None = None
-        # A service before this one may have ended with a sync that failed.
-        self._log_in_doubt = not self._on_server
-        self._moved_in_part = self._pages_in_doubt = False
+        self._disk_failed = self._moved_in_part = self._pages_in_doubt = False
         self._since_checkpoint = 0
 
     def start(self) -> None:
@@ -111,8 +119,8 @@ class GroupCommit:
             if units:
                 self._commit(_Group(units))
                 self._checkpoint(sum(unit.size + ROWS for unit in units))
-        if self._log_in_doubt:  # SQLite moves the log as it closes, but does not know what we know
-            with contextlib.suppress(sqlite3.Error, SQLAlchemyError, SpoolError):
+        if self._disk_failed:  # SQLite moves the log as it closes, but does not know what we know
+            with contextlib.suppress(sqlite3.Error, SQLAlchemyError, OSError):
                 self._write_anew()
 
     def _take(self) -> tuple[list[_Unit], bool]:
@@ -138,7 +146,7 @@ class GroupCommit:
                 if may_be_run_again(error):
                     if self._wait_for_server():
                         continue
-                elif len(group.units) > 1 and not self._log_in_doubt:
+                elif len(group.units) > 1 and not self._disk_failed:
                     for unit in group.units:  # one of them spoiled it: each on its own, so that only that one fails
                         self._commit(_Group([unit]))
                     return
@@ -150,7 +158,7 @@ class GroupCommit:
 
     def _transaction(self, group: _Group) -> list[Any]:
         try:
-            if self._log_in_doubt:
+            if self._disk_failed:
                 self._write_anew()
             with self._engine.begin() as connection:
                 if self._on_server and not _put_mark(connection, group.mark):
@@ -159,7 +167,7 @@ class GroupCommit:
                 group.results = [unit.work(connection) for unit in group.units]
             return group.results
         except Exception as error:
-            self._log_in_doubt = self._log_in_doubt or disk_failed(error)
+            self._disk_failed = self._disk_failed or disk_failed(error)
             raise
 
     def _wait_for_server(self) -> bool:
@@ -171,41 +179,34 @@ class GroupCommit:
         return not self._stopping.wait(min(0.05 + (now - self._down_since) / 4, 2.0))
 
     def _write_anew(self) -> None:
-        """After a disk error: moves the whole log into the database file, synced, and begins an empty one.
+        """After a disk error: brings onto the disk what the log holds, then moves it into the database file.
 
         The connection stays as it is: it does not count what it failed to commit as part of the log.
         """
-        self._begin_new_log()
+        write_log_anew(self._path)
         if self._pages_in_doubt:
-            write_all_anew(self._engine)
-            self._begin_new_log()
+            write_pages_anew(self._engine)
             self._pages_in_doubt = False
-        self._log_in_doubt = False
+        self._move()
+        self._disk_failed = False
 
-    def _begin_new_log(self) -> None:
-        if not self._move("TRUNCATE"):
-            raise SpoolError("the log of the spool can't be begun anew while somebody reads it")
-
-    def _move(self, mode: str) -> bool:
-        """A checkpoint; whether it came to the end of the log."""
+    def _move(self) -> None:
         try:
-            complete = checkpoint(self._engine, mode)
+            self._moved_in_part = not checkpoint(self._engine)
         except (sqlite3.Error, SQLAlchemyError) as error:
             # SQLite syncs at the end of the log only, and does not move again what it has moved without a sync.
             self._pages_in_doubt = self._pages_in_doubt or (self._moved_in_part and disk_failed(error))
             raise
-        self._moved_in_part = not complete
-        return complete
+        self._since_checkpoint = 0
 
     def _checkpoint(self, written: int) -> None:
         self._since_checkpoint += written
-        if self._on_server or self._log_in_doubt or self._since_checkpoint < CHECKPOINT_AFTER:
+        if self._on_server or self._disk_failed or self._since_checkpoint < CHECKPOINT_AFTER:
             return
         try:
-            self._move("PASSIVE")
-            self._since_checkpoint = 0
+            self._move()
         except (sqlite3.Error, SQLAlchemyError) as error:
-            self._log_in_doubt = not no_room(error)  # without room the log may do for a while, and it is tried again
+            self._disk_failed = not no_room(error)  # without room the log may do for a while, and it is tried again
 
 
 def _put_mark(connection: Connection, mark: str) -> bool:

@@ -40,6 +40,7 @@ _SERVER = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
+_PIECE = 1024 * 1024
 _SQLITE_IOERR = 10
 _SQLITE_FULL = 13
 _RERUN = ("08", "40", "57P", "53", "25006")
@@ -71,8 +72,9 @@ class Place:
 
 
 def writing_engine(place: Place) -> Engine:
-    """The engine that writes: a single connection, used by one thread at a time."""
-    if place.path is None:
+    """The engine that writes: a single connection, used by one thread at a time. Whoever has it has the lock too."""
+    path = place.path
+    if path is None:
         return create_engine(
             place.url, hide_parameters=True, pool_size=1, max_overflow=1, pool_pre_ping=True, connect_args=_SERVER
         )
@@ -85,6 +87,7 @@ def writing_engine(place: Place) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: object) -> None:
+        write_log_anew(path)  # a service before this one may have ended with a sync that failed
         connection.isolation_level = None  # we say BEGIN ourselves, not the driver
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
@@ -109,25 +112,45 @@ def reading_engine(place: Place) -> Engine:
     )
 
 
-def checkpoint(engine: Engine, mode: str = "PASSIVE") -> bool:
-    """Moves what stands in SQLite's log into the database file; TRUNCATE empties the log as well.
+def checkpoint(engine: Engine) -> bool:
+    """Moves what stands in SQLite's log into the database file.
 
-    True when all was moved, and synced. False when somebody was reading what would have been overwritten: then some may
-    have been moved, and is not synced. Raises sqlite3.Error.
+    True when all was moved, and synced. False when somebody was reading what would have been overwritten: then a part
+    may have been moved, and is not synced. Raises sqlite3.Error.
     """
-    with engine.connect() as connection:
-        raw = connection.connection.driver_connection
-        assert isinstance(raw, sqlite3.Connection)
-        busy, frames, moved = raw.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    busy, frames, moved = _raw(engine, "PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     return not busy and frames == moved
 
 
-def write_all_anew(engine: Engine) -> None:
-    """Writes every page of an SQLite database to its log, synced. Raises sqlite3.Error."""
+def write_log_anew(path: Path) -> None:
+    """Writes the bytes of the log beside an SQLite file once more, and syncs them. Raises OSError.
+
+    After a sync that failed they can be read, but may not be on the disk, and another sync would not write them. Nobody
+    else may be writing. (The locks of SQLite are on other files: closing this one drops none.)
+    """
+    try:
+        log = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        end = 0
+        while piece := os.pread(log, _PIECE, end):
+            end += os.pwrite(log, piece, end)
+        os.fsync(log)
+    finally:
+        os.close(log)
+
+
+def write_pages_anew(engine: Engine) -> None:
+    """Writes every page of an SQLite database to its log, and syncs that. Raises sqlite3.Error."""
+    _raw(engine, "VACUUM")
+
+
+def _raw(engine: Engine, statement: str) -> sqlite3.Cursor:
     with engine.connect() as connection:
         raw = connection.connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)
-        raw.execute("VACUUM")
+        return raw.execute(statement)
 
 
 def disk_failed(error: BaseException) -> bool:

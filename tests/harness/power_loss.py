@@ -5,7 +5,8 @@ that began afterwards has said yes; a name in a folder, when a sync of the folde
 A sync that says no settles nothing, and a later one that says yes does not make up for it: the kernel may have dropped
 what it could not write. Only bytes that are written anew count anew.
 
-`read_strace` makes the account from a trace, `tests.harness.faults` from its log.
+`read_strace` makes the account from a trace, `tests.harness.faults` from its log. `Recording` looks for what was
+answered with 250 on such disks.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from __future__ import annotations
 import ast
 import random
 import re
-from collections.abc import Callable, Iterator
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,6 +136,87 @@ class Disk:
 
     def _image(self, files: dict[str, _File], keep: Callable[[], bool]) -> dict[str, bytes]:
         return {Path(path).name: file.content(keep) for path, file in files.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A run of the service: what was answered with 250, by queue id, as recipient and message; and the account.
+
+    The account grows on while the service runs, and so may `answered`.
+    """
+
+    spool: Path
+    events: list[Event] = field(default_factory=list)
+    answered: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    names_are_certain: bool = False
+
+    def replies(self) -> list[int]:
+        """The places of the 250s in the account."""
+        return [place for place, event in enumerate(self.events) if event.name == "reply"]
+
+    def number(self, place: int) -> str:
+        """The queue id in a 250."""
+        return _queue_id(self.events[place])
+
+    def lost(
+        self,
+        work: Path,
+        *,
+        events: Sequence[Event] | None = None,
+        since: int = 0,
+        torn: int = 2,
+        every: int | None = None,
+    ) -> list[str]:
+        """What a power cut would lose of what was answered: one line for each find.
+
+        It is looked for at the moment of each 250, at each step of moving the log into the database file, and at each
+        `every`-th call, from the place `since` on; on a disk that lost all it may lose, one that lost nothing, and
+        `torn` between them. `work` is a folder for the disks; `events` stands in for the account.
+        """
+        disk, database = Disk(self.spool.parent, names_are_certain=self.names_are_certain), str(self.spool)
+        answered: list[str] = []
+        found = []
+        for place, event in enumerate(self.events if events is None else events):
+            disk.play(event)
+            if event.name == "reply":
+                answered.append(_queue_id(event))
+            is_step = event.name == "ftruncate" or (event.path == database and event.name in ("sync-begin", "sync"))
+            is_moment = event.name == "reply" or is_step or (every is not None and place % every == 0)
+            if not is_moment or place < since or not answered:
+                continue
+            images = {"all is lost": disk.certain(), "nothing is lost": disk.lucky()}
+            images |= {f"torn, {seed}": disk.torn(place + seed) for seed in range(torn)}
+            for how, image in images.items():
+                missing = self._missing(answered, image, work)
+                if missing:
+                    found.append(f"at the {event.name} after {answered[-1]}, if {how}: {missing}")
+        return found
+
+    def _missing(self, answered: Sequence[str], image: dict[str, bytes], work: Path) -> str:
+        """What is wrong with the spool on such a disk; "" when every answered message is there, whole."""
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        for name, content in image.items():
+            if not name.endswith(("-shm", ".lock")):
+                (work / name).write_bytes(content)
+        try:
+            with closing(sqlite3.connect(f"file:{work / self.spool.name}?mode=rw", uri=True)) as database:
+                bad = database.execute("PRAGMA quick_check").fetchall()
+                stored = {
+                    number: (recipient, bytes(content))
+                    for number, recipient, content in database.execute(
+                        "SELECT queue_id, recipient, content FROM deliveries JOIN bodies USING (queue_id)"
+                    )
+                }
+        except sqlite3.Error as error:
+            return f"the spool can't be read: {error}"
+        if bad != [("ok",)]:
+            return f"the spool is damaged: {bad[:3]}"
+        return ", ".join(number for number in answered if stored.get(number) != self.answered[number])
+
+
+def _queue_id(reply: Event) -> str:
+    return reply.data.decode().split()[-1]
 
 
 TRACE_ENDS = " +++\n"

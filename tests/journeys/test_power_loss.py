@@ -7,19 +7,18 @@ what it may have lost; such disks are made, and the messages looked for on them.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from tests.harness.letters_only import LettersOnly, body, letter
-from tests.harness.power_loss import STRACE, TRACE_ENDS, Disk, Event, read_strace
+from tests.harness.power_loss import STRACE, TRACE_ENDS, Disk, Event, Recording, read_strace
 from tests.harness.process import find_program
 from tests.harness.waiting import until
 from tests.journeys.story import queue_id
@@ -32,26 +31,13 @@ LARGE_SIZE = 3_200_000
 """Together more than the service keeps in its log before it moves it into the database file."""
 
 
-@dataclass(frozen=True)
-class Recording:
-    """A run of the service: what was submitted, by queue id, and the account of its calls."""
-
-    submitted: dict[str, tuple[str, bytes]]
-    events: list[Event]
-    spool: Path
-
-    def replies(self) -> list[int]:
-        """The places of the 250s in the account."""
-        return [number for number, event in enumerate(self.events) if event.name == "reply"]
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def recording(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Recording]:
     if not _may_trace():
         pytest.skip("strace may not trace here (the container withholds ptrace)")
     folder = tmp_path_factory.mktemp("power-loss")
     trace = folder / "trace"
-    submitted: dict[str, tuple[str, bytes]] = {}
+    answered: dict[str, tuple[str, bytes]] = {}
     async with LettersOnly(folder / "all", wrapper=[*STRACE, *SLOW_DISK, "-o", str(trace)]) as letters:
 
         async def submit(mark: str, size: int = 2000) -> None:
@@ -59,7 +45,7 @@ async def recording(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[R
             message = letter(mark, recipient, size)
             code, text = await letters.submit(message, recipient)
             assert code == 250, (code, text)
-            submitted[queue_id(text)] = (recipient, message)
+            answered[queue_id(text)] = (recipient, message)
 
         for number in range(SINGLE):
             await submit(f"single{number}")
@@ -69,7 +55,7 @@ async def recording(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[R
         await submit("after-the-checkpoint")
         await letters.end()
         await until(lambda: _end_of(trace).endswith(TRACE_ENDS), "strace to end")
-    yield Recording(submitted, read_strace(trace), letters.spool)
+    yield Recording(letters.spool, read_strace(trace), answered)
     trace.unlink()
 
 
@@ -82,38 +68,6 @@ def _end_of(trace: Path) -> str:
     with trace.open("rb") as file:
         file.seek(max(0, trace.stat().st_size - 100))
         return file.read().decode()
-
-
-def lost(
-    recording: Recording, events: Sequence[Event], work: Path, *, torn: int = 2, every: int | None = None
-) -> list[str]:
-    """What a power cut would lose of what was answered: one line for each find.
-
-    It is looked for at the moment of each 250, at each step of moving the log into the database file, and at each
-    `every`-th call.
-    """
-    disk, database = Disk(recording.spool.parent), str(recording.spool)
-    answered: list[str] = []
-    found = []
-    for place, event in enumerate(events):
-        disk.play(event)
-        if event.name == "reply":
-            answered.append(_answered(event))
-        elif not (event.name == "ftruncate" or (event.path == database and event.name in ("sync-begin", "sync"))) and (
-            every is None or place % every
-        ):
-            continue
-        images = {"all is lost": disk.certain(), "nothing is lost": disk.lucky()}
-        images |= {f"torn, {seed}": disk.torn(place + seed) for seed in range(torn)}
-        for how, image in images.items():
-            missing = _missing(recording, answered, image, work) if answered else ""
-            if missing:
-                found.append(f"at the {event.name} after {answered[-1]}, if {how}: {missing}")
-    return found
-
-
-def _answered(reply: Event) -> str:
-    return queue_id(reply.data.decode().removeprefix("250 ").strip())
 
 
 def begun_too_soon(events: Sequence[Event], spool: Path) -> list[int]:
@@ -133,47 +87,24 @@ def begun_too_soon(events: Sequence[Event], spool: Path) -> list[int]:
     return found
 
 
-def _missing(recording: Recording, answered: Sequence[str], image: dict[str, bytes], work: Path) -> str:
-    """What is wrong with the spool on such a disk; "" when every answered message is there, whole."""
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    for name, content in image.items():
-        if not name.endswith(("-shm", ".lock")):
-            (work / name).write_bytes(content)
-    try:
-        with closing(sqlite3.connect(f"file:{work / recording.spool.name}?mode=rw", uri=True)) as database:
-            bad = database.execute("PRAGMA quick_check").fetchall()
-            stored = {
-                number: (recipient, bytes(content))
-                for number, recipient, content in database.execute(
-                    "SELECT queue_id, recipient, content FROM deliveries JOIN bodies USING (queue_id)"
-                )
-            }
-    except sqlite3.Error as error:
-        return f"the spool can't be read: {error}"
-    if bad != [("ok",)]:
-        return f"the spool is damaged: {bad[:3]}"
-    return ", ".join(number for number in answered if stored.get(number) != recording.submitted[number])
-
-
 async def test_what_was_answered_250_survives_whatever_else_is_lost(recording: Recording, tmp_path: Path) -> None:
-    assert len(recording.replies()) == len(recording.submitted) == SINGLE + BURST + LARGE + 1
+    assert len(recording.replies()) == len(recording.answered) == SINGLE + BURST + LARGE + 1
     database = str(recording.spool)
     last = recording.events[: recording.replies()[-1]]
     assert Event("sync", database) in last[_place(last, b"large0 00000000", database) :], "there was no checkpoint"
-    assert await asyncio.to_thread(lost, recording, recording.events, tmp_path / "disk") == []
+    assert await asyncio.to_thread(recording.lost, tmp_path / "disk") == []
 
 
 @pytest.mark.prove
 async def test_the_power_may_fail_at_any_moment(recording: Recording, tmp_path: Path) -> None:
-    assert await asyncio.to_thread(lost, recording, recording.events, tmp_path / "disk", torn=4, every=11) == []
+    assert await asyncio.to_thread(recording.lost, tmp_path / "disk", torn=4, every=11) == []
 
 
 async def test_each_250_leaves_after_its_bytes_were_written_and_synced(recording: Recording) -> None:
     """The same in the plainest words, without a model of the disk."""
     for place in recording.replies():
-        number = _answered(recording.events[place])
-        mark = recording.submitted[number][0].partition("@")[0]
+        number = recording.number(place)
+        mark = recording.answered[number][0].partition("@")[0]
         first = mark.encode() + b" 00000000."
         before = recording.events[:place]
         written = [n for n, event in enumerate(before) if event.name == "write" and first in event.data]
@@ -218,9 +149,9 @@ async def test_the_service_goes_on_with_such_a_disk(recording: Recording, tmp_pa
     letters = LettersOnly(tmp_path / "all")
     for name, content in disk.certain().items():
         (letters.spool.parent / name).write_bytes(content)
-    numbers = [_answered(event) for event in recording.events[: place + 1] if event.name == "reply"]
+    numbers = [recording.number(n) for n in recording.replies() if n <= place]
     async with letters:
-        wanted = {recording.submitted[number][0]: recording.submitted[number][1] for number in numbers}
+        wanted = {recording.answered[number][0]: recording.answered[number][1] for number in numbers}
         open_ones = await _undelivered(letters, wanted)
         assert (await letters.queue("list"))[0] == 0
     assert open_ones == []
@@ -255,17 +186,17 @@ async def test_a_250_without_a_sync_before_it_would_be_found(recording: Recordin
     log = f"{recording.spool}-wal"
     last_sync = max(n for n, event in enumerate(recording.events[:place]) if event == Event("sync", log))
     events = recording.events[: place + 1]
-    number = _answered(events[place])
+    number = recording.number(place)
     removed = [event for n, event in enumerate(events) if n != last_sync]
     failed = [replace(event, ok=False) if n == last_sync else event for n, event in enumerate(events)]
     too_soon = [*events[:last_sync], events[place], *events[last_sync:place]]
     for doctored in (removed, failed, too_soon):
-        found = await asyncio.to_thread(lost, recording, doctored, tmp_path / "disk")
+        found = await asyncio.to_thread(recording.lost, tmp_path / "disk", events=doctored)
         assert f"at the reply after {number}, if all is lost: {number}" in found
 
 
 async def test_a_folder_that_was_not_synced_would_be_found(recording: Recording, tmp_path: Path) -> None:
     folder = str(recording.spool.parent)
     events = [event for event in recording.events[: recording.replies()[0] + 1] if event.path != folder]
-    found = await asyncio.to_thread(lost, recording, events, tmp_path / "disk")
+    found = await asyncio.to_thread(recording.lost, tmp_path / "disk", events=events)
     assert any("if all is lost: the spool can't be read" in line for line in found)
