@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import random
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from relay.spool.records import State
+from relay.printing.cups import CupsServer
+from relay.spool.store import Store
 from tests.harness import samples
+from tests.harness.crash_bench import CrashBench, table
+from tests.harness.crash_points import QUESTIONS, VERBS, points
+from tests.harness.verdict import Verdict
 from tests.harness.waiting import until
 from tests.journeys.story import Story
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-DELAYS = (0.0, 0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.2)
-"""Seconds from the last 250 to the kill: before the slip is rendered, while its job is made, while it prints."""
+SAMPLE = (
+    "open: written",
+    "accept: written",
+    "accept: committed",
+    "begin: committed",
+    "dot: sent, no answer",
+    "dot: answered, not settled",
+    "settle: written",
+    "give_up: written",
+    "checkpoint: after",
+    "create_job: answered",
+    "document: half sent",
+    "send_document: answered",
+)
+"""Points where most is in doubt."""
+
+ROUNDS, ANY_MOMENT = 3, 0.25
+ONCE = ("schema", "open", "queues", "sign out", "forget_job", "find_job", "cancel_job", "put_off", "release")
+"""Points that a process passes once, or that need something to be broken for each pass."""
 
 
 async def test_killed_right_after_the_250_a_letter_is_delivered_and_a_slip_printed(own: Story) -> None:
@@ -29,39 +54,93 @@ async def test_killed_right_after_the_250_a_letter_is_delivered_and_a_slip_print
     assert len(own.printers["a5"].papers()) == 1
 
 
-async def test_killed_at_many_moments_nothing_is_lost_and_no_slip_printed_twice(own: Story) -> None:
-    printed: dict[str, list[str]] = {name: [] for name in own.printers}
-    letters = []
-    for round_number, delay in enumerate(DELAYS):
-        for name in own.printers:
-            slip = samples.transit_slip(recipient=own.mailbox(name))
-            printed[name].append(await own.submit(slip, own.mailbox(name)))
-        mailbox = f"reader{round_number}@patron.example"
-        letters.append((mailbox, await own.submit(samples.patron_letter(recipient=mailbox), mailbox)))
-        starts = own.appliance.starts
-        await asyncio.sleep(delay)  # not waiting for anything: this is the moment of the crash
-        await own.appliance.kill()
-        await own.appliance.restarted(starts)
-    await own.settled(*(number for _, number in letters), seconds=60)
-    for mailbox, _ in letters:
-        assert own.taken_for(mailbox), f"nothing arrived for {mailbox}"
-    for name, numbers in printed.items():
-        await ended(own, numbers)
-        lines = own.deliveries(*numbers)
-        delivered = sum(line.state == State.DELIVERED for line in lines)
-        assert {line.state for line in lines} <= {State.DELIVERED, State.UNCERTAIN}
-        assert len(own.printers[name].papers()) == len(numbers), f"{delivered} of {len(numbers)} recorded as printed"
+async def test_killed_at_named_points_and_at_any_moment_nothing_is_lost_and_no_slip_printed_twice(
+    tmp_path: Path,
+) -> None:
+    async with CrashBench(tmp_path) as bench:
+        async with bench.traffic() as traffic:
+            for point in SAMPLE:
+                assert await bench.die_at(point), point
+            for _ in range(2):
+                await bench.die_at_any_moment()
+            await bench.settle(traffic)
+        verdict = bench.verdict(traffic)
+    assert verdict.faults == [], verdict.summary()
+    assert verdict.uncertain == []  # CUPS lived on, and knows of every job
+    assert verdict.duplicates["dot: sent, no answer"] >= 1
+    assert verdict.answered > 20
+    assert verdict.slips > 3
 
 
-async def ended(story: Story, numbers: list[str]) -> None:
-    open_states = {State.QUEUED, State.ACTIVE, State.DEFERRED, State.PENDING}
-    await until(
-        lambda: not any(line.state in open_states for line in story.deliveries(*numbers)),
-        lambda: (
-            f"all slips to end; {[(line.queue_id, line.state, line.reason) for line in story.deliveries(*numbers)]}"
+@pytest.mark.prove
+async def test_killed_three_hundred_times_at_every_point_and_at_any_moment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each point is met three times: at once, and then after it was passed some times."""
+    kills: Counter[str] = Counter()
+    total = Verdict()
+    for number in range(ROUNDS):
+        folder = tmp_path / f"round{number}"
+        folder.mkdir()
+        async with CrashBench(folder) as bench:
+            async with bench.traffic() as traffic:
+                for point in random.sample(points(), len(points())):
+                    await bench.die_at(point, passes(point) if number else 1)
+                    if random.random() < ANY_MOMENT:
+                        await bench.die_at_any_moment()
+                await bench.settle(traffic, seconds=300)
+            verdict = bench.verdict(traffic)
+        with capsys.disabled():
+            print(f"\nround {number + 1}: {verdict.summary()}", flush=True)
+        assert verdict.faults == []
+        assert verdict.uncertain == []
+        kills += bench.kills
+        total.duplicates += verdict.duplicates
+        total.accepted_again += verdict.accepted_again
+    with capsys.disabled():
+        print(table(kills, total))
+    assert set(points()) <= set(kills), set(points()) - set(kills)
+    assert kills.total() >= 300
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "point", "fault"),
+    [
+        ("answer before the commit", "accept: written", "is not in the spool"),
+        ("print anew", "send_document: answered", "2 times on paper"),
+        pytest.param(
+            "settle before sending",
+            "next hop DATA: before",
+            "the next hop does not have it",
+            marks=pytest.mark.prove,
         ),
-        seconds=60,
-    )
+    ],
+)
+async def test_a_service_that_breaks_the_contract_is_found_out(
+    tmp_path: Path, sabotage: str, point: str, fault: str
+) -> None:
+    """A check that can't fail shows nothing."""
+    async with CrashBench(tmp_path, sabotage=sabotage) as bench:
+        async with bench.traffic(letters=1) as traffic:
+            assert await bench.die_at(point)
+            await bench.settle(traffic)
+        verdict = bench.verdict(traffic)
+    assert [each for each in verdict.faults if fault in each], verdict.summary()
+
+
+async def test_each_commit_and_each_question_to_cups_has_its_points() -> None:
+    assert set(VERBS) == verbs(Store) - {"write", "content"}
+    assert set(QUESTIONS) == verbs(CupsServer)
+
+
+def verbs(of: type) -> set[str]:
+    """The public async methods of a class."""
+    return {name for name, method in vars(of).items() if inspect.iscoroutinefunction(method) and name[0] != "_"}
+
+
+def passes(point: str) -> int:
+    """A pass at which to die, where a point is passed more than once."""
+    return 1 if point.startswith(ONCE) else random.randint(2, 6)
 
 
 async def test_stopped_while_a_slip_waits_for_paper_it_is_followed_after_the_start(own: Story) -> None:
