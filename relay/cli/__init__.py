@@ -1,7 +1,7 @@
 """The command `slip-relay`. A person's mistake ends with one clear message and exit code 1 (2 for wrong usage), never
 a trace.
 
-Each command's module is loaded when it is called, so that a look at the queue need not wait for the mail server's parts.
+Each command's module is loaded when it is called: a look at the queue need not wait for the parts of the mail server.
 """
 
 from __future__ import annotations

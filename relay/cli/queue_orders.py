@@ -6,6 +6,7 @@ so that neither side is blocked by a million of them, and each is judged by what
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -118,6 +119,7 @@ def _order(
     if len(why) > MAX_WHY:
         raise click.UsageError(f"a reason has at most {MAX_WHY} characters")
     config = load_or_exit(config_path)
+    os.umask(0o077)  # the spool holds patrons' mail
     keys = _named(config, name) if name is not None else _many(config, verb, route)
     only = frozenset(_MANY[verb]) if name is None else None
     with orders_for(config) as give:

@@ -71,8 +71,9 @@ def _connect(path: Path) -> socket.socket | None:
 
 
 def _ask(connection: socket.socket, readline: Callable[[int], bytes], request: Request) -> Result:
-    try:
+    with contextlib.suppress(OSError):  # it may have said no already, and gone
         connection.sendall(protocol.write_request(request))
+    try:
         line = readline(protocol.MAX_ANSWER)
     except OSError:
         line = b""
@@ -87,7 +88,6 @@ def _without_service(config: Config, path: Path) -> Iterator[Give]:
     place = Place.of(config.spool)
     if place.path is not None and not place.path.exists():
         raise OrderError(f"there is no spool at {place}; the service makes it at its first start")
-    os.umask(0o077)  # the spool holds patrons' mail
     store = Store(place, lease=config.spool.lease)
     try:
         store.open()
