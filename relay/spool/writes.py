@@ -68,8 +68,12 @@ _DUE_DESTINATIONS = text("""
 """)
 """Jumps from destination to destination along the index, so that a million deliveries of one cost a single step."""
 
-_PUT_MESSAGE, _PUT_BODY, _PUT_DELIVERY, _PUT_ATTEMPT = (
-    Prepared(insert(table)) for table in (messages, bodies, deliveries, attempts)
+_PUT_MESSAGE, _PUT_BODY, _PUT_DELIVERY = (Prepared(insert(table)) for table in (messages, bodies, deliveries))
+
+# An attempt that was taken for cut off can end after all: its node, late and not dead, came to hold it again.
+_attempt = postgresql_insert(attempts)  # SQLite has the same words
+_PUT_ATTEMPT = Prepared(
+    _attempt.on_conflict_do_update(index_elements=[*attempts.primary_key], set_=dict(_attempt.excluded.items()))
 )
 
 
