@@ -33,6 +33,10 @@ LEASE = 60.0
 """Seconds without a sign of life after which a node is taken for dead, when nothing else is said."""
 
 
+_ONE_MIGRATES = 0x736C6970
+"""Names a lock of PostgreSQL, held while a node brings the schema up to date; others that start meanwhile wait."""
+
+
 class Store:
     """The spool as one node sees it. Each start of the service is a new node, with a name of its own."""
 
@@ -59,6 +63,7 @@ class Store:
             with self._writer.begin() as connection:
                 if self._lock is None:
                     _check_server(connection)
+                    connection.execute(text(f"SELECT pg_advisory_xact_lock({_ONE_MIGRATES})"))
                 migrations.upgrade(connection)
             with self._writer.begin() as connection:
                 leases.alone(connection) if self._lock is not None else leases.take_over(connection)

@@ -38,3 +38,10 @@ async def test_an_attempt_that_was_taken_for_cut_off_can_still_be_settled_by_the
     ]
     for node in (late, other):
         await asyncio.to_thread(node.close)
+
+
+async def test_nodes_that_start_at_the_same_moment_make_the_schema_once(postgres: Postgres) -> None:
+    place = Place.of(Spool(url=postgres.create_database()))
+    nodes = [Store(place) for _ in range(4)]
+    await asyncio.gather(*(asyncio.to_thread(node.open) for node in nodes))
+    await asyncio.gather(*(asyncio.to_thread(node.close) for node in nodes))
