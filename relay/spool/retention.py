@@ -116,6 +116,8 @@ class Retention:
                 removed += await self._store.write(partial(_take_off, table=table, ids=ids, before=before), size)
                 if await _stopped(stop, max(PAUSE, PAUSE_FACTOR * (time.monotonic() - started))):
                     break
+            if not found:
+                await _stopped(stop, PAUSE)
         return removed
 
     async def _shrink(self, stop: asyncio.Event) -> int:

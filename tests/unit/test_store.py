@@ -297,6 +297,25 @@ async def test_a_dsn_and_the_final_state_are_one_transaction(store: Store) -> No
 # --- several nodes
 
 
+async def test_a_node_with_nothing_to_do_commits_nothing(postgres: Postgres) -> None:
+    """Each look wrote a mark and waited for a sync, once a second."""
+    store = Store(Place.of(Spool(url=postgres.create_database())))
+    store.open()
+
+    def marks() -> int:
+        with postgres.connect(str(store.place.url.database)) as other:
+            return len(other.execute("SELECT id FROM commits").fetchall())
+
+    (put_off, _) = await accept(store)
+    put_off = await store.begin(put_off, time.time() + 60)
+    await store.settle(put_off, Outcome(State.DEFERRED, "later"), time.time() + 60)
+    before = marks()
+    assert await store.claim(10) == ([], frozenset())
+    assert await store.claim_overdue(10) == []
+    assert marks() == before
+    await asyncio.to_thread(store.close)
+
+
 async def test_several_nodes_take_each_delivery_once(postgres: Postgres) -> None:
     place = Place.of(Spool(url=postgres.create_database()))
     nodes = [Store(place), Store(place), Store(place)]
