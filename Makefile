@@ -20,6 +20,7 @@ test: setup  ## all tests
 
 prove: setup  ## the long proofs, besides what `make test` shows
 	$(PYTHON_IN_VENV) -m pytest -m prove
+	$(PYTHON_IN_VENV) -m bench.million
 
 check: setup  ## format, lint, types, layers, unit tests: about a minute
 	.venv/bin/ruff format --check .
