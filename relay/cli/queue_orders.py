@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from relay import maillog
 from relay.cli import shapes
 from relay.cli.options import config_option, json_option, load_or_exit
 from relay.config.settings import Config
@@ -120,6 +121,7 @@ def _order(
         raise click.UsageError(f"a reason has at most {MAX_WHY} characters")
     config = load_or_exit(config_path)
     os.umask(0o077)  # the spool holds patrons' mail
+    maillog.set_up()  # without a service what is done here is logged here
     keys = _named(config, name) if name is not None else _many(config, verb, route)
     only = frozenset(_MANY[verb]) if name is None else None
     with orders_for(config) as give:
