@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, func
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -55,6 +55,11 @@ ROWS = 8 * 1024
 
 PATIENCE = 30.0
 """Seconds for which a database server may be away before what waits for it is told so."""
+
+IDLE = 5.0
+"""Seconds without a word from us after which the server gives up our transaction: a machine that fell asleep, or off
+the network, within one would keep its locks, and keep the others from taking over its work.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +215,13 @@ class GroupCommit:
 
 
 def _put_mark(connection: Connection, mark: str) -> bool:
-    """Writes the mark of a commit; False when it is there already. Waits for a transaction that is just writing it."""
+    """Writes the mark of a commit; False when it is there already. Waits for a transaction that is just writing it.
+
+    The same statement sets the transaction's time limit, which ends with it.
+    """
     put = postgresql_insert(commits).values(id=mark, at=time.time()).on_conflict_do_nothing()
-    return connection.execute(put.returning(commits.c.id)).first() is not None
+    limit = func.set_config("idle_in_transaction_session_timeout", f"{IDLE * 1000:.0f}", True)
+    return connection.execute(put.returning(limit)).first() is not None
 
 
 def _as_ours(error: Exception) -> Exception:

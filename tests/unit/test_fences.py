@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from functools import partial
 
 import pytest
+from sqlalchemy import Connection
 
 from relay.config.settings import Spool
+from relay.spool import commit, writes
 from relay.spool.engine import Place
 from relay.spool.histories import message_history
-from relay.spool.records import Outcome, State
+from relay.spool.records import Delivery, Outcome, State
 from relay.spool.store import Store
 from tests.accepted import new_message
 from tests.harness.postgres import Postgres
@@ -38,6 +42,41 @@ async def test_an_attempt_that_was_taken_for_cut_off_can_still_be_settled_by_the
     ]
     for node in (late, other):
         await asyncio.to_thread(node.close)
+
+
+async def test_a_node_that_falls_asleep_within_a_transaction_holds_nobody_up(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "IDLE", 0.3)
+    place = Place.of(Spool(url=postgres.create_database()))
+    sleeper, other = Store(place), Store(place)
+    sleeper.open()
+    other.open()
+    held = (await sleeper.accept(new_message(b"mail", ("a@patron.example", "default")), (None,)))[0]
+    runs = []
+    asleep, awake = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def work(connection: Connection) -> int:
+        writes.release(connection, sleeper.node, [held])
+        runs.append(1)
+        if len(runs) == 1:
+            loop.call_soon_threadsafe(asleep.set)
+            awake.wait(30)
+        return len(runs)
+
+    writing = asyncio.create_task(sleeper.write(work))
+    await asyncio.wait_for(asleep.wait(), 10)
+    await asyncio.wait_for(other.write(partial(take_anyway, held=held, node=other.node)), 10)
+    awake.set()
+    assert await writing == 2, "the transaction that was given up is run again"
+    for node in (sleeper, other):
+        await asyncio.to_thread(node.close)
+
+
+def take_anyway(connection: Connection, *, held: Delivery, node: str) -> None:
+    """Gives a delivery to a node, whoever holds it: waits for the lock of whoever is just writing it."""
+    writes.hold(connection, node, [held])
 
 
 async def test_nodes_that_start_at_the_same_moment_make_the_schema_once(postgres: Postgres) -> None:
