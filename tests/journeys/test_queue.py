@@ -233,9 +233,7 @@ async def test_mail_is_traced_by_address_queue_id_and_message_id(desk: Desk) -> 
         return [each["queue_id"] for each in json.loads((await desk.queue("trace", name, "--json")).output)]
 
     assert await traced("ANNA@patron.example") == [first, second], "the oldest first"
-    assert await traced("bert@patron.example") == [first]
-    assert await traced("<t2@lib.example>") == await traced("t2@lib.example") == [second]
-    assert await traced(second.lower()) == await traced(f"{second}/0") == [second]
+    assert await traced("<t2@lib.example>") == await traced(f"{second.lower()}/0") == [second]
     told = (await desk.queue("trace", "bert@patron.example")).text
     assert f"delivery {first}/1" in told
     assert "anna@patron.example" not in told, "another recipient's mail is another story"
@@ -254,7 +252,6 @@ async def test_export_gives_the_bytes_that_were_accepted(desk: Desk, tmp_path: P
     assert file.read_bytes() == content
     assert file.stat().st_mode & 0o777 == 0o600
     assert "exists already" in (await desk.queue("export", number, "-o", str(file))).complaint
-    assert (await desk.queue("export", "0000000000000")).code == 1
     await desk.letters.end()
     with sqlite3.connect(desk.letters.spool) as spool:
         spool.execute("UPDATE bodies SET content = ? WHERE queue_id = ?", (content[:-1], number))
@@ -309,12 +306,9 @@ async def test_the_summary_and_the_list_say_how_it_stands(desk: Desk) -> None:
 
     both = [f"{held}/0", f"{held}/1"]
     assert await listed("--state", "held", "--state", "deferred") == [*both, f"{put_off}/0"]
-    assert await listed("--route", "hold:hold-it", "--state", "held") == both
-    assert await listed("--recipient", "held8@*") == [f"{held}/1"]
     assert await listed("--state", "held", "--oldest", "--limit", "1") == both[:1]
-    assert await listed("--state", "held", "--newest", "--limit", "1") == both[1:]
-    assert await listed("--state", "held", "--reason", "PERSON", "--institution", "demo", "--sender", "alma@*") == both
-    assert await listed("--state", "held", "--older-than", "1d") == []
+    everything = ["--route", "hold:hold-it", "--recipient", "held8@*", "--reason", "PERSON", "--older-than", "0s"]
+    assert await listed(*everything, "--state", "held", "--institution", "demo", "--sender", "alma@*") == both[1:]
     plain = (await desk.queue("list", "--state", "held")).text
     assert f"{held}/0" in plain
     assert "held7@patron.example" in plain
@@ -355,35 +349,10 @@ async def test_a_failed_letter_is_shown_with_the_dsn_about_it(desk: Desk) -> Non
     assert f"a DSN about {number}/0" in (await desk.queue("show", dsn["queue_id"])).text
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["hold"],
-        ["release", "--all", "06GXWTSGYD8QM"],
-        ["cancel", "--route", "one"],
-        ["cancel", "--all"],
-        ["printed"],
-        ["hold", "06GXWTSGYD8QM/x"],
-        ["list", "--older-than", "soon"],
-        ["list", "--state", "lost"],
-    ],
-    ids=" ".join,
-)
-async def test_wrong_usage_is_exit_code_2(desk: Desk, arguments: list[str]) -> None:
-    ran = await desk.queue(*arguments)
-    assert (ran.code, ran.text) == (2, "")
-    assert "Usage:" in ran.complaint
-
-
 async def test_what_is_not_there_is_said_so(desk: Desk) -> None:
-    for arguments, what in (
-        (("hold", "0000000000000"), "there is no message 0000000000000"),
-        (("release", "0000000000000/3"), "there is no delivery 0000000000000/3"),
-        (("show", "0000000000000"), "there is no message 0000000000000"),
-    ):
-        ran = await desk.queue(*arguments)
-        assert ran.code == 1
-        assert what in ran.complaint
+    ran = await desk.queue("release", "0000000000000/3")
+    assert ran.code == 1
+    assert "there is no delivery 0000000000000/3" in ran.complaint
 
 
 async def test_a_socket_that_may_not_be_used_says_whom_to_ask(desk: Desk, tmp_path: Path) -> None:
