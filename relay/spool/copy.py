@@ -89,7 +89,6 @@ def copy(source: Place, target: Place, progress: Progress = lambda done, of: Non
             tables.append(Copied(table.name, there.rows, there.digest))
             corrupt += there.corrupt
         leases.alone(goes_to)  # what the old service held waits again
-    _take_stock(target)
     return Report(tuple(tables), tuple(corrupt))
 
 
@@ -218,19 +217,8 @@ def _put_into_server(target: Connection, table: Table, rows: Iterator[tuple[Any,
         copy.set_types(types)
         for row in rows:
             copy.write_row(row)
+    target.execute(text(f"ANALYZE {table.name}"))  # so that a server knows how to read it, now and later
 
 
 def _server_type(kind: object) -> str:
     return next(name for known, name in _SERVER_TYPES.items() if isinstance(kind, known))
-
-
-def _take_stock(target: Place) -> None:
-    """Has a server count what it has now, for its plans. Should that fail it is done some time by itself."""
-    if target.path is not None:
-        return
-    engine = writing_engine(target).execution_options(isolation_level="AUTOCOMMIT")
-    try:
-        with contextlib.suppress(SQLAlchemyError), engine.connect() as connection:
-            connection.execute(text("ANALYZE"))
-    finally:
-        engine.dispose()
