@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from relay.bounces.notify import Notifier
@@ -55,18 +55,27 @@ class Attempts:
         """When the next attempt is due after the `attempts`-th of a route, begun now."""
         return time.time() + delay(self._config.delivery_for(route), attempts)
 
-    async def make(self, delivery: Delivery, content: bytes | None = None, *, begun: bool = False) -> Made | None:
+    async def make(
+        self,
+        delivery: Delivery,
+        content: bytes | None = None,
+        *,
+        begun: bool = False,
+        answered: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> Made | None:
         """Tries a delivery that this node holds, and lets go of it; None when it was not this node's any more, or is
         to go on after the next start.
 
         `begun` when the beginning is recorded already; `content` when its bytes are at hand. Raises SpoolError when
-        the spool would not record that it begins.
+        the spool would not record that it begins. `answered` is called with what the way out said, before that is
+        recorded.
         """
         started = time.monotonic()
         try:
             if not begun:
                 delivery = await self._store.begin(delivery, self.retry_at(delivery.route, delivery.attempts + 1))
             outcome, content = await self._try(delivery, content)
+            answered(outcome)
             outcome = _expired(delivery, outcome)
             made = await self._settle(delivery, outcome, content)
         except LeaseLost as error:

@@ -17,7 +17,7 @@ from relay.delivery.attempt import Attempts, Made
 from relay.delivery.lanes import Lane, Route
 from relay.errors import LeaseLost, SpoolError
 from relay.maillog import MailLog
-from relay.spool.records import Delivery, Key, NewDelivery, NewMessage, State
+from relay.spool.records import Delivery, Key, NewDelivery, NewMessage, Outcome, State
 from relay.spool.store import Store
 from relay.transports import Limits, Transport
 
@@ -102,6 +102,7 @@ class Runner:
         for lane in self._lanes.values():
             lane.is_shut = False
             lane.is_behind = True
+            self._fill(lane)
         self._wake.set()
 
     # --- the work
@@ -148,7 +149,8 @@ class Runner:
         asked = [(lane, lane.left, lane.unclaimed) for name, lane in self._lanes.items() if name not in closed]
         claimed, left = await self._store.claim(BATCH, closed)
         for delivery in claimed:
-            if delivery.key not in self._held:
+            # What waits here already was taken away from this node by an operator's order: as it is now, it counts.
+            if delivery.key not in self._held or self._take_out(delivery.key):
                 self._held.add(delivery.key)
                 self._lane(delivery.destination, delivery.route).put(delivery)
         for lane, left_before, unclaimed in asked:
@@ -177,6 +179,10 @@ class Runner:
             way = self._routes.setdefault(route, Route(route, Limits(1, 1)))
             lane = self._lanes[destination] = Lane(destination, way, is_behind=not self._caught_up)
         return lane
+
+    def _take_out(self, key: Key) -> bool:
+        """Takes a delivery out of the lane where it waits; False when an attempt of it runs."""
+        return any(lane.take_out(key) for lane in self._lanes.values())
 
     def _fill(self, lane: Lane) -> None:
         """Starts what may start in a lane; when its route has no place left, it is told as soon as there is one."""
@@ -209,8 +215,20 @@ class Runner:
 
     async def _attempt(self, lane: Lane, delivery: Delivery, content: bytes | None) -> None:
         made: Made | None = None
+        has_place = True
+
+        def answered(outcome: Outcome) -> None:
+            nonlocal has_place
+            self._learn(lane, outcome)
+            if outcome.state is State.DELIVERED:
+                # The way out is free again; the next one need not wait until this one is recorded.
+                has_place = False
+                lane.end()
+                self._fill(lane)
+                self._fill_blocked(lane.route)
+
         try:
-            made = await self._attempts.make(delivery, content, begun=content is not None)
+            made = await self._attempts.make(delivery, content, begun=content is not None, answered=answered)
         except Exception as error:
             # The spool would not record it, or a bug: give it back when the spool may be well again. Should that fail
             # too it is let go of with the next renewals, for it is not among what is held here.
@@ -219,7 +237,8 @@ class Runner:
                 await asyncio.sleep(_PAUSE_AFTER_FAULT)
                 await self._store.release([delivery])
         finally:
-            lane.end()
+            if has_place:
+                lane.end()
             if made is not None and made.kept is not None and made.outcome.shut_for is not None:
                 lane.put(made.kept)
                 lane.is_shut = True
@@ -227,17 +246,16 @@ class Runner:
             else:
                 self._held.discard(delivery.key)
             if made is not None:
-                self._learn(lane, made)
+                self._accepted(made.followups)
             self._fill(lane)
             self._fill_blocked(lane.route)
             if lane.is_behind and not lane.is_full:
                 self._wake.set()
 
-    def _learn(self, lane: Lane, made: Made) -> None:
-        """What an attempt says of its destination, and the DSNs that came with it."""
-        self._accepted(made.followups)
+    def _learn(self, lane: Lane, outcome: Outcome) -> None:
+        """What an attempt says of its destination."""
         shut_for = None
-        match made.outcome.trouble:
+        match outcome.trouble:
             case "unreachable":
                 shut_for = lane.unreachable()
             case "lost":
@@ -245,7 +263,7 @@ class Runner:
             case _:
                 lane.went_well()
         if shut_for is not None:
-            self._maillog.destination_shut(lane.destination, seconds=shut_for, reason=made.outcome.reason)
+            self._maillog.destination_shut(lane.destination, seconds=shut_for, reason=outcome.reason)
             lane.is_behind = True
             waiting = lane.empty()
             asyncio.get_running_loop().call_later(shut_for, self._open, lane)

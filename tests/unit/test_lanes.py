@@ -36,6 +36,8 @@ class World:
         self.limits = limits
         self.dead: set[str] = set()
         self.takes = 0.0
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
         self.asked: Counter[str] = Counter()
         self.taken: Counter[str] = Counter()
         self.running: Counter[str] = Counter()
@@ -50,6 +52,7 @@ class World:
             self.running[name] += 1
             self.most[name] = max(self.most[name], self.running[name])
         await asyncio.sleep(self.takes)
+        await self.goes_on.wait()
         self.running.subtract((domain, "all"))
         if domain in self.dead:
             return Outcome(State.DEFERRED, f"{domain} can't be reached", trouble="unreachable")
@@ -172,10 +175,14 @@ async def test_a_delay_is_told_once_and_the_delivery_waits_on(start: Callable[[L
 async def test_one_destination_takes_no_more_than_its_share(start: Callable[[Limits], Bench]) -> None:
     bench = start(Limits(total=3, per_destination=2))
     await bench.start()
-    bench.world.takes = 0.02
-    for _ in range(15):
+    for number in range(15):
         await bench.accept("one.example")
         await bench.accept("two.example")
+        if number == 0:
+            await until(lambda: bench.world.taken.total() == 2, "the probes")
+            bench.world.goes_on.clear()
+    await until(lambda: bench.world.running["all"] == 3, "three at the same time")
+    bench.world.goes_on.set()
     await until(lambda: bench.world.taken.total() == 30, "all of them")
     assert bench.world.most["one.example"] == 2
     assert bench.world.most["all"] == 3
