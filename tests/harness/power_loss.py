@@ -169,19 +169,24 @@ class Recording:
     ) -> list[str]:
         """What a power cut would lose of what was answered: one line for each find.
 
-        It is looked for at the moment of each 250, at each step of moving the log into the database file, and at each
-        `every`-th call, from the place `since` on; on a disk that lost all it may lose, one that lost nothing, and
-        `torn` between them. `work` is a folder for the disks; `events` stands in for the account.
+        It is looked for at the moment of each 250, at each step of moving the log into the database file and beginning
+        it anew, and at each `every`-th call, from the place `since` on; on a disk that lost all it may lose, one that
+        lost nothing, and `torn` between them.
+        `work` is a folder for the disks; `events` stands in for the account.
         """
-        disk, database = Disk(self.spool.parent, names_are_certain=self.names_are_certain), str(self.spool)
+        disk = Disk(self.spool.parent, names_are_certain=self.names_are_certain)
+        database, log = str(self.spool), f"{self.spool}-wal"
+        began_anew = False
         answered: list[str] = []
         found = []
         for place, event in enumerate(self.events if events is None else events):
             disk.play(event)
             if event.name == "reply":
                 answered.append(_queue_id(event))
-            is_step = event.name == "ftruncate" or (event.path == database and event.name in ("sync-begin", "sync"))
-            is_moment = event.name == "reply" or is_step or (every is not None and place % every == 0)
+            began_anew = began_anew or (event.name == "write" and event.path == log and event.offset == 0)
+            is_step = event.name == "sync" and (event.path == database or began_anew)
+            began_anew = began_anew and not is_step
+            is_moment = event.name in ("reply", "ftruncate") or is_step or (every is not None and place % every == 0)
             if not is_moment or place < since or not answered:
                 continue
             images = {"all is lost": disk.certain(), "nothing is lost": disk.lucky()}
