@@ -11,8 +11,11 @@ Then the real service runs on the full spool and on an empty one, while letters 
 again for so many seconds, and a tenth of the backlog is due but its next hop is dead. Its memory (VmRSS) is read after
 a first round and at the end.
 
+Last, half of the backlog is settled, and the clean-up removes what is older than a day while messages are accepted: how
+long does accepting one take before, and meanwhile?
+
 Ends with an error when a bound is broken: a claim costs more than twice of what it does in the empty spool, the summary
-takes a second, or memory is not flat.
+takes a second, memory is not flat, or the clean-up holds up a message for longer than a second.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import argparse
 import asyncio
 import gc
 import json
+import resource
 import shutil
 import statistics
 import sys
@@ -34,7 +38,8 @@ from pathlib import Path
 from sqlalchemy import Connection, select, update
 
 from bench.backlog import ROUTE, fill
-from bench.letters import UNSIGNED
+from bench.clean_up import clean_up
+from bench.letters import BODY, UNSIGNED
 from bench.relay import Sink
 from relay.config.settings import Spool
 from relay.spool.copy import copy
@@ -55,6 +60,9 @@ SUMMARY = 1.0
 
 GROWTH = 16.0
 """Megabytes by which the service may grow while it runs, and by which it may be larger than on an empty spool."""
+
+HOLD_UP = 1.0
+"""Seconds that accepting a message may take at worst while the clean-up runs."""
 
 FEW = 200
 """Deliveries in the spool that is empty but for those that are claimed."""
@@ -144,8 +152,8 @@ async def compare(engine: str, empty: Place, few: Place, full: Place, bounds: Bo
         ):
             for each in (spools[few], spools[full]):
                 await each.make(which, column)
-            pair = [each.due if column == "due_at" else each.late for each in (spools[few], spools[full])]
-            await _compare(engine, what, 30, *pair, bounds)
+            small, large = [each.due if column == "due_at" else each.late for each in (spools[few], spools[full])]
+            await _compare(engine, what, 30, small, large, bounds)
             for each in (spools[few], spools[full]):
                 await each.make(None, column)
     finally:
@@ -264,37 +272,70 @@ async def memory(engine: str, folder: Path, urls: tuple[str, str], seconds: floa
         await sink.stop()
 
 
-def run(folder: Path, rows: int, seconds: float, only: str | None, bounds: Bounds) -> None:
-    """All measurements."""
-    home = folder / "spools"
-    home.mkdir()
+def clean(engine: str, full: Place, seconds: float, bounds: Bounds) -> None:
+    """Prints what the clean-up does to those who hand in mail."""
+    found = asyncio.run(clean_up(full, BODY, seconds))
+    mark = bounds.check(f"{engine}: accepting beside the clean-up, in s,", found.longest_meanwhile, HOLD_UP)
+    times = (found.median_before, found.longest_before, found.median_meanwhile, found.longest_meanwhile)
+    shown = "".join(f"{seconds * 1000:>12.1f}" for seconds in times)
+    print(
+        f"{engine:12}{found.cleaned.bodies:>9}{found.cleaned.messages:>10}{found.seconds:>8.0f}{shown}{mark}",
+        flush=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Spools:
+    """The spools of one engine, and how a configuration names them."""
+
+    places: dict[str, Place]
+    urls: dict[str, str]
+
+
+def make_spools(home: Path, postgres: Postgres, rows: int, only: str | None) -> dict[str, Spools]:
+    """An empty spool, one with few deliveries and one with many, for each engine."""
     sizes = {"empty": 0, "few": FEW, "full": rows}
     files = {name: Place.file(home / f"{name}.db") for name in sizes}
     began = time.monotonic()
     for name, place in files.items():
         fill(place, sizes[name], time.time())
     print(f"{rows:,} deferred deliveries were put into a file in {time.monotonic() - began:.0f} s", flush=True)
-    with Postgres() as postgres:
+    made = {"SQLite": Spools(files, {name: f"sqlite:///{place.path}" for name, place in files.items()})}
+    if only != "sqlite":
         urls = {name: postgres.create_database(name) for name in sizes}
         servers = {name: Place.of(Spool(url=url)) for name, url in urls.items()}
-        if only != "sqlite":
-            began = time.monotonic()
-            for name in sizes:
-                copy(files[name], servers[name])
-            print(f"and copied to PostgreSQL, verified, in {time.monotonic() - began:.0f} s\n", flush=True)
-        engines = {
-            "SQLite": (files, {n: f"sqlite:///{p.path}" for n, p in files.items()}),
-            "PostgreSQL": (servers, urls),
-        }
-        chosen = {name: each for name, each in engines.items() if only in (None, name.lower())}
-        print(f"{'':12}{'median, ms':40}{'empty':>12}{'full':>12}{'ratio':>8}")
-        for name, (places, _) in chosen.items():
-            asyncio.run(compare(name, places["empty"], places["few"], places["full"], bounds))
-        if seconds:
-            print(f"\n{'service':12}{'spool':8}{'start, s':>12}{'first, MB':>12}{'last, MB':>12}{'letters':>10}")
-        for name, (places, addresses) in chosen.items() if seconds else ():
-            make_due(places["full"])
-            asyncio.run(memory(name, folder, (addresses["empty"], addresses["full"]), seconds, bounds))
+        began = time.monotonic()
+        for name in sizes:
+            copy(files[name], servers[name])
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        took = time.monotonic() - began
+        print(
+            f"and copied to PostgreSQL, verified, in {took:.0f} s, with at most {largest:.0f} MB of memory", flush=True
+        )
+        made["PostgreSQL"] = Spools(servers, urls)
+    return {name: spools for name, spools in made.items() if only in (None, name.lower())}
+
+
+def run(folder: Path, rows: int, seconds: float, only: str | None, bounds: Bounds) -> None:
+    """All measurements."""
+    home = folder / "spools"
+    home.mkdir()
+    with Postgres() as postgres:
+        made = make_spools(home, postgres, rows, only)
+        print(f"\n{'':12}{'median, ms':40}{'empty':>12}{'full':>12}{'ratio':>8}")
+        for engine, spools in made.items():
+            places = spools.places
+            asyncio.run(compare(engine, places["empty"], places["few"], places["full"], bounds))
+        if not seconds:
+            return
+        print(f"\n{'service':12}{'spool':8}{'start, s':>12}{'first, MB':>12}{'last, MB':>12}{'letters':>10}")
+        for engine, spools in made.items():
+            make_due(spools.places["full"])
+            asyncio.run(memory(engine, folder, (spools.urls["empty"], spools.urls["full"]), seconds, bounds))
+        heads = f"{'bodies':>9}{'messages':>10}{'in s':>8}{'before':>12}{'longest':>12}{'meanwhile':>12}{'longest':>12}"
+        print(f"\n{'clean-up':12}{heads}   (ms to accept a message)")
+        for engine, spools in made.items():
+            clean(engine, spools.places["full"], seconds / 2, bounds)
 
 
 def main() -> None:
