@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,6 +27,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LATER = "later@patron.example"
 HELD = "held@patron.example"
+IMPATIENT = [
+    sys.executable,
+    "-c",
+    "import sys; from relay.spool import retention; retention.FIRST_PASS = retention.EVERY = 0.3;"
+    "del sys.argv[:1]; from relay.cli import main; main()",
+]
+"""Runs the command that follows with a clean-up every moment instead of every hour."""
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -105,6 +113,31 @@ async def test_a_spool_goes_into_a_file_that_only_its_owner_reads(letters: Lette
     assert _modes(tmp_path) == {"new.db": "0o600", "new.db.lock": "0o600"}
     _configure(letters, spool={"url": f"sqlite:///{target}"})
     assert await _spool(letters, "check") == (0, f"{target}: every body is as it was accepted (1 of them)\n")
+
+
+async def test_what_is_settled_leaves_the_spool_in_time(tmp_path: Path) -> None:
+    extra = {
+        "spool": {"keep_bodies": "1s", "keep_history": "2s"},
+        "rules": [{"name": "hold-it", "recipient": HELD, "hold": "a person decides"}],
+    }
+    async with LettersOnly(tmp_path / "library", extra=extra, wrapper=IMPATIENT) as letters:
+        held = queue_id((await letters.submit(letter("held", HELD), HELD))[1])
+        gone = queue_id((await letters.submit(letter("now", LATER), LATER))[1])
+        await letters.next_hop.wait_for(1)
+        await _states_are(letters, {held: "held"})
+        assert gone not in {line.queue_id for line in list_deliveries(Place.file(letters.spool))}
+        log = letters.appliance.log
+
+        def said() -> list[str]:
+            lines = log.read_text(encoding="utf-8").splitlines()
+            return [line.partition("event=cleaned ")[2] for line in lines if "event=cleaned" in line]
+
+        await until(lambda: sum("messages=1" in line for line in said()) == 1, lambda: f"one to be cleaned: {said()}")
+        assert await _spool(letters, "check") == (
+            0,
+            f"{letters.spool}: every body is as it was accepted (1 of them)\n",
+        )
+        await letters.end()
 
 
 def _modes(folder: Path) -> dict[str, str]:
