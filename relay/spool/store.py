@@ -235,11 +235,13 @@ def verified(message: Message, content: bytes | None) -> bytes:
 
 
 def _check_server(connection: Connection) -> None:
-    """Raises StartError on a server that would answer before what it was told is on disk."""
-    for setting in ("fsync", "synchronous_commit"):
-        if connection.execute(text(f"SHOW {setting}")).scalar_one() == "off":
+    """Raises StartError on a server that would answer without having synced, or after a sync that has failed."""
+    for setting, needed in (("fsync", "on"), ("synchronous_commit", "on"), ("data_sync_retry", "off")):
+        value = connection.execute(text(f"SHOW {setting}")).scalar_one()
+        if value in ("on", "off") and value != needed:
             raise StartError(
-                f"the database server has {setting} = off and would lose mail that was answered with 250: set it to on"
+                f"the database server has {setting} = {value} and would lose mail that was answered with 250: "
+                f"set it to {needed}"
             )
 
 

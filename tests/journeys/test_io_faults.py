@@ -19,8 +19,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from relay.config import settings
+from relay.errors import StartError
+from relay.spool.engine import Place
+from relay.spool.store import Store
 from tests.harness.faults import Faults
 from tests.harness.letters_only import LettersOnly, body, letter
+from tests.harness.postgres import Postgres
 from tests.harness.power_loss import Event, Recording
 from tests.harness.waiting import until
 from tests.journeys.story import queue_id
@@ -241,6 +246,18 @@ async def test_a_service_that_starts_after_a_failed_sync_trusts_no_log(tmp_path:
         for each in letters.next_hop.taken:
             mark = each.rcpt_to[0].partition("@")[0]
             assert body(each.content) == body(letter(mark, each.rcpt_to[0]))
+
+
+async def test_a_database_server_that_believes_a_second_sync_is_refused() -> None:
+    """PostgreSQL ends, and reads its log again, when a sync has failed; unless it was told to try once more."""
+    async with Postgres() as server:
+        url = server.create_database()
+        with server.connect() as connection:
+            connection.autocommit = True
+            connection.execute("ALTER SYSTEM SET data_sync_retry = on")
+        await server.restart()
+        with pytest.raises(StartError, match="data_sync_retry = on and would lose mail"):
+            Store(Place.of(settings.Spool(url=url))).open()
 
 
 # --- a disk that is full
