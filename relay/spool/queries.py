@@ -5,11 +5,11 @@ Each answer is of one moment. Each question raises SpoolError when the spool can
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, func, literal_column, select, true, tuple_
+from sqlalchemy import ColumnElement, Connection, Table, func, literal_column, select, true, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.errors import SpoolError
@@ -139,6 +139,15 @@ def keys_of(place: Place, queue_id: str) -> list[Key]:
         return [(queue_id, number) for queue_id, number in connection.execute(query)]
 
 
+def among(table: Table, keys: Collection[Key]) -> ColumnElement[bool]:
+    """That a row of `table` belongs to one of some deliveries.
+
+    The queue ids alone are what SQLite looks up in the key; for pairs it would go through the table.
+    """
+    pair = tuple_(table.c.queue_id, table.c.number)
+    return table.c.queue_id.in_({queue_id for queue_id, _ in keys}) & pair.in_(keys)
+
+
 @contextmanager
 def reading(place: Place) -> Iterator[Connection]:
     """A connection that sees one moment and does not write; what goes wrong with it is a SpoolError."""
@@ -181,20 +190,24 @@ def _search(connection: Connection, only: Filter, limit: int, *, oldest: bool, a
 
 def _parts(connection: Connection, only: Filter) -> Iterator[ColumnElement[bool]]:
     """Conditions that have nothing in common, and that an index answers, each in order of arrival."""
-    if not only.states or FINAL & set(only.states):
-        yield deliveries.c.state.in_(only.states) if only.states else true()
+    states = [state.value for state in only.states]
+    if not states or FINAL & set(only.states):
+        yield deliveries.c.state.in_(states) if states else true()
         return
-    for state in only.states:
-        of_state = _UNFINISHED & (deliveries.c.state == state.value)
+    for state in states:
+        of_state = _UNFINISHED & (deliveries.c.state == state)
         for route in [only.route] if only.route else _routes(connection, of_state):
             yield of_state & (deliveries.c.route == route)
-    yield _WITH_A_NODE & deliveries.c.state.in_(only.states)
+    # What nodes hold is little, and named by its keys: else SQLite would go through all there is, for the order's sake.
+    held = [(queue_id, number) for queue_id, number in connection.execute(select(*_KEY).where(_WITH_A_NODE))]
+    for start in range(0, len(held), _SOME):
+        yield among(deliveries, held[start : start + _SOME]) & _WITH_A_NODE & deliveries.c.state.in_(states)
 
 
 def _lines(connection: Connection, keys: Sequence[Key]) -> Iterator[DeliveryLine]:
     """Some deliveries, in order of arrival."""
     for start in range(0, len(keys), _SOME):
-        some = tuple_(*_KEY).in_(keys[start : start + _SOME])
+        some = among(deliveries, keys[start : start + _SOME])
         query = select(*LINE).join_from(deliveries, messages).where(some).order_by(*_KEY)
         yield from (DeliveryLine(*tuple(row)) for row in connection.execute(query))
 
