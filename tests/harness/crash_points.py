@@ -8,9 +8,11 @@ transaction when all is written; before and after each command to the next hop; 
 around each question to CUPS, within a document, within a dialogue with a client.
 
 The file ORDER says where to die: `{"point": "MAIL: before", "pass": 2}` is the second time that somebody gets there.
-The process then kills itself with SIGKILL. The file DIARY is told, in lines `PID WHAT OF`, what a crash leaves in
-doubt, so that each duplicate can be explained: `dot` before a letter is written to the next hop and `settled` after its
-commit (or `lease-lost`), `taking` before a message is committed and `answered` after its 250, and `died` where it died.
+The process then kills itself with SIGKILL; with `"signal": "STOP"` it only falls asleep.
+
+The file DIARY is told, in lines `PID WHAT OF`, what a crash leaves in doubt, so that each duplicate can be explained:
+`dot` before a letter is written to the next hop and `settled` after its commit (or `lease-lost`), `taking` before a
+message is committed and `answered` after its 250, and `died` where it died; and the name of its `node`.
 
 `SABOTAGE` are faults that are put into the service on purpose, to show that they would be found.
 """
@@ -104,9 +106,10 @@ def points() -> list[str]:
 class Tripwires:
     """Where this process is to die, and its diary."""
 
-    def __init__(self, point: str | None, passes: int, diary: Path) -> None:
+    def __init__(self, point: str | None, passes: int, diary: Path, sends: signal.Signals = signal.SIGKILL) -> None:
         self.point = point
         self._left = passes
+        self._sends = sends
         self._lock = threading.Lock()
         self._diary = os.open(diary, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
@@ -117,8 +120,8 @@ class Tripwires:
         with self._lock:
             self._left -= 1
             if self._left == 0:
-                self.note("died", point)
-                os.kill(os.getpid(), signal.SIGKILL)
+                self.note("died" if self._sends == signal.SIGKILL else "asleep", point)
+                os.kill(os.getpid(), self._sends)
 
     def note(self, what: str, of: str) -> None:
         """A line in the diary: it is with the kernel, and so outlives this process."""
@@ -232,6 +235,7 @@ def _around_start_and_stop(wires: Tripwires) -> None:
 
     def opening(original: Callable[[Store], None]) -> Callable[[Store], None]:
         def watched(self: Store) -> None:
+            wires.note("node", self.node)
             wires.pass_by("open: before")
             token = _verb.set("open")
             original(self)
@@ -461,7 +465,8 @@ def main() -> None:
     order = json.loads(Path(os.environ[ORDER]).read_text(encoding="utf-8"))
     if sabotage := order.get("sabotage"):
         SABOTAGE[sabotage]()
-    lay(Tripwires(order.get("point"), int(order.get("pass", 1)), Path(os.environ[DIARY])))
+    sends = signal.Signals[f"SIG{order.get('signal', 'KILL')}"]
+    lay(Tripwires(order.get("point"), int(order.get("pass", 1)), Path(os.environ[DIARY]), sends))
     sys.argv = ["slip-relay", *sys.argv[sys.argv.index("serve") :]]
     from relay.cli import main as slip_relay
 

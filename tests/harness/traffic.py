@@ -29,7 +29,7 @@ LARGE = 300_000
 PER_SESSION = 7
 ANSWER_SECONDS = 60.0
 PAUSE = 0.05
-PRINTER_PATIENCE = 6.0
+PRINTER_PATIENCE = 30.0
 
 
 class NotAnswered(Exception):
@@ -193,7 +193,7 @@ class _Client:
         return self._ports[self._turn % len(self._ports)]
 
     def go_to_next_node(self) -> None:
-        """Leaves the node that gave no 250."""
+        """Ends the session; the next one is with another node."""
         self.close()
         self._turn += 1
 
@@ -227,7 +227,7 @@ class _Client:
         queue_id = (await self._answer(250)).rpartition(" ")[2]
         self._offered += 1
         if self._offered >= PER_SESSION:
-            self.close()
+            self.go_to_next_node()
         return queue_id
 
     async def _say(self, line: str, code: int) -> None:

@@ -108,6 +108,10 @@ class Diary:
         """The point at which each process died that did so by itself."""
         return {pid: of for pid, what, of in self.lines if what == "died"}
 
+    def node(self, pid: int) -> str:
+        """The name by which a process holds deliveries."""
+        return next(of for whose, what, of in self.lines if what == "node" and whose == pid)
+
     def doubts_about_sending(self, delivery: str, deaths: Deaths) -> list[str]:
         """What may have made a duplicate of a letter: one entry for each occasion."""
         found = [deaths[pid] for pid in self._dots[delivery] if pid in deaths]
@@ -140,6 +144,18 @@ def read_rows(place: Place) -> list[Row]:
     try:
         with engine.connect() as connection:
             return [Row(**{**row, "state": State(row["state"])}) for row in connection.execute(query).mappings()]
+    finally:
+        engine.dispose()
+
+
+def held_by(place: Place, node: str) -> dict[str, str]:
+    """The deliveries that a node holds, by name, with their routes."""
+    engine = reading_engine(place)
+    try:
+        with engine.connect() as connection:
+            query = text("SELECT queue_id, number, route FROM deliveries WHERE lease_owner = :node")
+            rows = connection.execute(query, {"node": node})
+            return {f"{queue_id}/{number}": route for queue_id, number, route in rows}
     finally:
         engine.dispose()
 
@@ -182,6 +198,13 @@ def judge(
     return verdict
 
 
+def delivery_of(taken: Taken) -> str:
+    """The delivery that a letter at the next hop belongs to, by its envelope; "" for a DSN."""
+    match = _VERP.match(taken.mail_from)
+    assert match or not taken.mail_from, taken.mail_from
+    return f"{match[1].upper()}/{match[2]}" if match else ""
+
+
 def _sorted(taken: Sequence[Taken], bodies: Mapping[str, bytes], verdict: Verdict) -> tuple[Counter[str], Counter[str]]:
     """What the next hop has: letters by delivery (their envelope names it), DSNs by Message-ID."""
     letters: Counter[str] = Counter()
@@ -193,9 +216,7 @@ def _sorted(taken: Sequence[Taken], bodies: Mapping[str, bytes], verdict: Verdic
         if not each.mail_from:
             notices[message_id] += 1
             continue
-        match = _VERP.match(each.mail_from)
-        assert match, each.mail_from
-        letters[f"{match[1].upper()}/{match[2]}"] += 1
+        letters[delivery_of(each)] += 1
         if body(content) != bodies.get(message_id):
             verdict.wrong.append(f"{each.path.name} of {message_id} is not what was handed in")
     verdict.notices = notices.total()
