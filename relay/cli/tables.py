@@ -18,6 +18,10 @@ LONGEST = 4000
 """Characters of a cell. Nothing that the spool keeps is longer, but for what clients make up."""
 
 
+FOLDED = 30
+"""Characters that a column which may be folded gets at least, if it needs them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column: its head, whether it is flush right, and whether it may be folded on a narrow terminal."""
@@ -65,14 +69,19 @@ def age(seconds: float) -> str:
 
 def _show_on_terminal(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
+    needed = 0
+    for number, column in enumerate(columns):
+        width = max(len(text) for text in (column.head, *(row[number] for row in rows)))
+        width = min(width, FOLDED) if column.folds else width
+        needed += width + 2
         table.add_column(
             column.head,
             justify="right" if column.right else "left",
             no_wrap=not column.folds,
             overflow="fold",
-            min_width=None if column.folds else max((len(row[columns.index(column)]) for row in rows), default=0),
+            min_width=width,
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table, soft_wrap=False)
+    # What a narrow terminal has no room for goes on in its next line: nothing is left out.
+    Console(width=max(Console().width, needed)).print(table)
