@@ -42,9 +42,10 @@ def copy_(config_path: Path, target_url: str, password_file: Path | None) -> Non
         task = shown.add_task("copying")
         report = copy(Place.of(config.spool), target, lambda done, of: shown.update(task, completed=done, total=of))
     _print_report(report)
+    with_password = f' and spool.password to {{ file = "{password_file}" }}' if password_file else ""
     click.echo(
-        f"Everything is in {target} now. Set spool.url in {config_path} to {target_url} and start the service. Don't "
-        "start one on the old spool any more: what is open there would be delivered a second time."
+        f"Everything is in {target} now. Set spool.url in {config_path} to {target_url}{with_password}, and start the "
+        "service. Don't start one on the old spool any more: what is open there would be delivered a second time."
     )
 
 

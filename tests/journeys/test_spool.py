@@ -60,7 +60,7 @@ async def test_a_spool_moves_to_postgresql_with_what_waits_in_it(letters: Letter
     code, said = await _spool(letters, "copy", url)
     assert code == 0, said
     assert "messages             2 rows, the same in both: " in said
-    assert f"Set spool.url in {letters.institution.config} to {url} and start the service." in said
+    assert f"Set spool.url in {letters.institution.config} to {url}, and start the service." in said
 
     _configure(letters, spool={"url": url}, next_hops=[{"name": "default", "port": letters.next_hop.port}])
     code, said = await _spool(letters, "check")
