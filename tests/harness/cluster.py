@@ -46,7 +46,7 @@ class Death:
 
     at: float
     letters: frozenset[str]
-    "Those of the next hop that takes all it is offered."
+    "What it held that the next hop did not have, and will take."
 
 
 class Node:
@@ -149,8 +149,13 @@ class Cluster:
         at = time.time()
         pid = node.appliance.pid
         self._deaths[pid] = Diary(self.diary_file).died().get(pid, "at any moment")
-        letters = frozenset(name for name, route in self.held(node).items() if route == "default")
-        return Death(at, letters)
+        arrived = {delivery_of(each) for each in self.playground.next_hop.taken}
+        letters = {
+            name
+            for name, recipient in self.held(node).items()
+            if recipient.endswith("@patron.example") and not recipient.startswith("permfail")
+        }
+        return Death(at, frozenset(letters - arrived))
 
     async def asleep(self, node: Node) -> dict[str, str]:
         """Waits until a node falls asleep where it was told to; gives what it holds."""
@@ -158,7 +163,7 @@ class Cluster:
         return self.held(node)
 
     def held(self, node: Node) -> dict[str, str]:
-        """The deliveries that a node holds, by what the database says, with their routes."""
+        """The deliveries that a node holds, by what the database says, with their recipients."""
         return held_by(self.place, Diary(self.diary_file).node(node.appliance.pid))
 
     @property

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from relay.config.settings import Spool
 from relay.spool.engine import Place
 from tests.harness import crash_points
 from tests.harness.appliance import Appliance
@@ -66,10 +67,14 @@ EXTRA: dict[str, Any] = {
 class CrashBench:
     """The playground, and the account of every death."""
 
-    def __init__(self, folder: Path, *, sabotage: str = "") -> None:
+    def __init__(self, folder: Path, *, url: str = "", sabotage: str = "") -> None:
+        """`url` is an empty database on a server, where the spool is not to be in a file."""
         self.playground = Playground(folder / "all", start_appliance=False)
         extra = json.loads(json.dumps(EXTRA))
         extra["next_hops"][1]["port"] = self.playground.ports.next_hop
+        if url:
+            extra["spool"]["url"] = url
+        extra["control"] = {"socket": str(self.playground.folder / "control.sock")}
         self.playground.institution.write_config(extra)
         self._order, self._diary = folder / "order", folder / "diary"
         self._sabotage = sabotage
@@ -84,7 +89,7 @@ class CrashBench:
             },
             wrapper=[sys.executable, "-m", "tests.harness.crash_points"],
         )
-        self.place = Place.file(self.playground.institution.spool)
+        self.place = Place.of(Spool(url=url)) if url else Place.file(self.playground.institution.spool)
         self.kills: Counter[str] = Counter()
         "How often it died, by point."
         self.not_reached: list[str] = []

@@ -149,13 +149,13 @@ def read_rows(place: Place) -> list[Row]:
 
 
 def held_by(place: Place, node: str) -> dict[str, str]:
-    """The deliveries that a node holds, by name, with their routes."""
+    """The deliveries that a node holds, by name, with their recipients."""
     engine = reading_engine(place)
     try:
         with engine.connect() as connection:
-            query = text("SELECT queue_id, number, route FROM deliveries WHERE lease_owner = :node")
+            query = text("SELECT queue_id, number, recipient FROM deliveries WHERE lease_owner = :node")
             rows = connection.execute(query, {"node": node})
-            return {f"{queue_id}/{number}": route for queue_id, number, route in rows}
+            return {f"{queue_id}/{number}": recipient for queue_id, number, recipient in rows}
     finally:
         engine.dispose()
 

@@ -14,7 +14,8 @@ from relay.printing.cups import CupsServer
 from relay.spool.store import Store
 from tests.harness import samples
 from tests.harness.crash_bench import CrashBench, table
-from tests.harness.crash_points import PRINTING, QUESTIONS, VERBS, points
+from tests.harness.crash_points import CHECKPOINT, PRINTING, QUESTIONS, VERBS, points
+from tests.harness.postgres import Postgres
 from tests.harness.verdict import Verdict
 from tests.harness.waiting import until
 from tests.journeys.story import Story
@@ -37,7 +38,9 @@ SAMPLE = (
 )
 """Points where most is in doubt."""
 
-ROUNDS, ANY_MOMENT = 3, 0.25
+ANY_MOMENT = 0.25
+"""How often, between two points, the service is killed at no point in particular."""
+
 ONCE = ("schema", "open", "queues", "sign out", "forget_job", "find_job", "cancel_job", "put_off", "release")
 """Points that a process passes once, or that need something to be broken for each pass."""
 
@@ -74,24 +77,26 @@ async def test_killed_at_named_points_and_at_any_moment_nothing_is_lost_and_no_s
 
 @pytest.mark.prove
 async def test_killed_three_hundred_times_at_every_point_and_at_any_moment(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, postgres: Postgres, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each point is met three times: at once, and then after it was passed some times."""
+    """Each point is met three times: at once, and after it was passed some times; twice in a file, once on a server."""
     kills: Counter[str] = Counter()
     total = Verdict()
-    for number in range(ROUNDS):
+    for number, url in enumerate(("", "", postgres.create_database())):
         folder = tmp_path / f"round{number}"
         folder.mkdir()
-        async with CrashBench(folder) as bench:
+        async with CrashBench(folder, url=url) as bench:
             async with bench.traffic() as traffic:
                 for point in random.sample(points(), len(points())):
-                    await bench.die_at(point, passes(point) if number else 1)
+                    if point not in CHECKPOINT or not url:
+                        await bench.die_at(point, passes(point) if number else 1)
                     if random.random() < ANY_MOMENT:
                         await bench.die_at_any_moment()
                 await bench.settle(traffic, seconds=300)
             verdict = bench.verdict(traffic)
         with capsys.disabled():
-            print(f"\nround {number + 1}: {verdict.summary()}", flush=True)
+            where = "PostgreSQL" if url else "SQLite"
+            print(f"\nround {number + 1}, {where}, {bench.kills.total()} kills: {verdict.summary()}", flush=True)
         assert verdict.faults == []
         assert verdict.uncertain == []
         kills += bench.kills
