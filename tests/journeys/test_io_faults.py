@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 REFUSED = {(452, "4.3.1 the spool can't take the message now; try again later")}
 ROWS = "SELECT queue_id, recipient, state, content FROM deliveries JOIN bodies USING (queue_id)"
+MIB = 1024 * 1024
 LARGE = 4_300_000
 """Two such letters are more than the service keeps in its log before it moves it into the database file."""
 
@@ -248,6 +250,44 @@ async def test_a_service_that_starts_after_a_failed_sync_trusts_no_log(tmp_path:
             assert body(each.content) == body(letter(mark, each.rcpt_to[0]))
 
 
+@pytest.mark.prove
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_disk_that_fails_now_and_then_and_a_service_that_is_killed_on_it(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    faults = Faults(tmp_path, watch="/spool.db")
+    async with LettersOnly(tmp_path / "all", environment=faults.environment) as letters:
+        spool = BadDisk(letters, faults)
+        for number in range(30):
+            call, error = dice.choice(["write", "fsync", "fsync", "ftruncate"]), dice.choice(["EIO", "ENOSPC"])
+            faults.set(f"{call} {error} /spool.db{dice.choice(['-wal', '$', ''])} {dice.choice([1, 3, -1])}")
+            await asyncio.gather(
+                spool.submit(*(f"r{number}-{each}" for each in range(6))), spool.submit(f"r{number}-large", size=MIB)
+            )
+            if dice.random() < 0.3:
+                await letters.appliance.kill()
+                faults.clear()
+                await letters.appliance.start()
+            faults.clear()
+            assert await spool.submit(f"r{number}-good") == set()
+        await until(
+            lambda: {state for _, _, state, _ in spool.rows()} == {"delivered"},
+            "all to be delivered",
+            seconds=120,
+            every=1,
+        )
+        stored = {number: (recipient, content) for number, recipient, _, content in spool.rows()}
+        taken = {(each.rcpt_to[0], body(each.content)) for each in letters.next_hop.taken}
+        await spool.nothing_can_be_lost(tmp_path / "disk")
+    assert spool.answered.items() <= stored.items()
+    assert taken == {(recipient, body(content)) for recipient, content in stored.values()}
+    back = {recipient for number, (recipient, _) in stored.items() if number not in spool.answered}
+    assert back <= spool.refused
+    print(
+        f"{len(spool.answered)} taken, {len(spool.refused)} refused, {letters.appliance.starts - 1} kills; "
+        f"{len(back)} of the refused were kept all the same, {len(letters.next_hop.taken) - len(taken)} delivered twice"
+    )
+
+
 async def test_a_database_server_that_believes_a_second_sync_is_refused() -> None:
     """PostgreSQL ends, and reads its log again, when a sync has failed; unless it was told to try once more."""
     async with Postgres() as server:
@@ -262,7 +302,6 @@ async def test_a_database_server_that_believes_a_second_sync_is_refused() -> Non
 
 # --- a disk that is full
 
-MIB = 1024 * 1024
 IS_ROOT = os.geteuid() == 0
 MOUNTING = ["unshare", "--mount", *([] if IS_ROOT else ["--user", "--map-root-user"])]
 ENTERING = ["nsenter", "--mount", *([] if IS_ROOT else ["--user", "--preserve-credentials"])]
