@@ -59,7 +59,10 @@ SUMMARY = 1.0
 """Seconds that the summary may take."""
 
 GROWTH = 16.0
-"""Megabytes by which the service may grow while it runs, and by which it may be larger than on an empty spool."""
+"""Megabytes by which the service may grow while it runs."""
+
+LANES = 32.0
+"""Megabytes by which it may be larger than on an empty spool: what is claimed for two hundred destinations at a time."""
 
 HOLD_UP = 1.0
 """Seconds that accepting a message may take at worst while the clean-up runs."""
@@ -267,7 +270,7 @@ async def memory(engine: str, folder: Path, urls: tuple[str, str], seconds: floa
             sizes.append(last)
             mark = bounds.check(f"{engine}: growth on the {name} spool, in MB,", last - first, GROWTH)
             print(f"{engine:12}{name:8}{started:>12.1f}{first:>12.1f}{last:>12.1f}{letters:>10}{mark}", flush=True)
-        bounds.check(f"{engine}: memory on the full spool beyond the empty one's, in MB,", sizes[1] - sizes[0], GROWTH)
+        bounds.check(f"{engine}: memory on the full spool beyond the empty one's, in MB,", sizes[1] - sizes[0], LANES)
     finally:
         await sink.stop()
 
