@@ -62,7 +62,7 @@ GROWTH = 16.0
 """Megabytes by which the service may grow while it runs."""
 
 LANES = 32.0
-"""Megabytes by which it may be larger than on an empty spool: what is claimed for two hundred destinations at a time."""
+"""Megabytes by which it may be larger than on an empty spool: what it holds for two hundred destinations at a time."""
 
 HOLD_UP = 1.0
 """Seconds that accepting a message may take at worst while the clean-up runs."""
