@@ -48,6 +48,7 @@ class Runner:
         self._wake = asyncio.Event()
         self._caught_up = False
         self._stopping = False
+        self._stopped = asyncio.Event()
 
     # --- what intake asks
 
@@ -109,15 +110,30 @@ class Runner:
 
     async def run(self) -> None:
         """Claims, renews and looks for what is late, until `stop`."""
+        renewing = asyncio.create_task(self._renew())
+        try:
+            await self._work()
+            await self._stopped.wait()  # attempts that are let end still need the lease
+        finally:
+            renewing.cancel()
+
+    async def _renew(self) -> None:
+        """Shows that this node lives, however much there is to do."""
+        while True:
+            await asyncio.sleep(self._store.lease / 3)
+            try:
+                if await self._store.renew(set(self._held)):
+                    self._wake.set()
+            except SpoolError as error:
+                self._maillog.fault("renew", error)
+
+    async def _work(self) -> None:
         clock = asyncio.get_running_loop().time
-        renewed = looked = clock()
+        looked = clock()
         while not self._stopping:
             self._wake.clear()
             more_waits = False
             try:
-                if clock() - renewed > self._store.lease / 3:
-                    await self._store.renew(set(self._held))
-                    renewed = clock()
                 more_waits = await self._claim()
                 if clock() - looked > LOOK_FOR_LATE:
                     await self._see_to_late()
@@ -142,6 +158,7 @@ class Runner:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        self._stopped.set()
 
     async def _claim(self) -> bool:
         """Claims a batch for the lanes that have room; whether there may be more."""
@@ -166,9 +183,14 @@ class Runner:
     async def _see_to_late(self) -> None:
         while not self._stopping:
             late = await self._store.claim_overdue(BATCH)
-            for delivery in late:
-                with contextlib.suppress(LeaseLost):  # an operator was quicker
-                    self._accepted(await self._attempts.overdue(delivery))
+            keys = {delivery.key for delivery in late}
+            self._held |= keys
+            try:
+                for delivery in late:
+                    with contextlib.suppress(LeaseLost):  # an operator was quicker
+                        self._accepted(await self._attempts.overdue(delivery))
+            finally:
+                self._held -= keys
             if len(late) < BATCH:
                 return
 

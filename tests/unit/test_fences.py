@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 from sqlalchemy import Connection
 
-from relay.config.settings import Spool
+from relay.bounces.notify import Notifier
+from relay.config.settings import Config, Spool
+from relay.delivery import runner
+from relay.delivery.attempt import Attempts
+from relay.maillog import MailLog
 from relay.spool import commit, writes
 from relay.spool.engine import Place
 from relay.spool.histories import message_history
-from relay.spool.records import Delivery, Outcome, State
+from relay.spool.records import Delivery, NewMessage, Outcome, State
 from relay.spool.store import Store
+from relay.transports import Limits
 from tests.accepted import new_message
 from tests.harness.postgres import Postgres
 
@@ -84,3 +90,58 @@ async def test_nodes_that_start_at_the_same_moment_make_the_schema_once(postgres
     nodes = [Store(place) for _ in range(4)]
     await asyncio.gather(*(asyncio.to_thread(node.open) for node in nodes))
     await asyncio.gather(*(asyncio.to_thread(node.close) for node in nodes))
+
+
+class Shut:
+    """A way out that nothing leaves by."""
+
+    limits = Limits(1, 1)
+
+    async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def interrupt(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+class SlowToTell(Attempts):
+    """As with a busy disk: each late letter takes its time."""
+
+    told = 0
+
+    async def overdue(self, delivery: Delivery) -> tuple[NewMessage, ...]:
+        await asyncio.sleep(0.05)
+        followups = await super().overdue(delivery)
+        self.told += 1
+        return followups
+
+
+async def test_a_node_shows_that_it_lives_while_it_tells_of_many_late_letters(
+    postgres: Postgres, make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "LOOK_FOR_LATE", 0.0)
+    place = Place.of(Spool(url=postgres.create_database()))
+    busy, other = Store(place, lease=2), Store(place, lease=60)
+    busy.open()
+    other.open()
+    late = {"warn_at": time.time() - 1, "expires_at": time.time() + 600}
+    for _ in range(runner.BATCH + 70):
+        await busy.accept(new_message(b"From: a@lib.example\r\n\r\nx\r\n", ("a@b.example", "shut"), **late), None)
+    config, ways = make_config(), {"shut": Shut()}
+    attempts = SlowToTell(config, busy, ways, Notifier(config), MailLog())
+    work = runner.Runner(busy, attempts, ways, MailLog())
+    await busy.renew(())  # accepting took its time
+    running = asyncio.create_task(work.run())
+    freed = 0
+    while attempts.told < 60:
+        freed += await other.renew(())
+        await asyncio.sleep(0.1)
+    assert freed == 0
+    await work.stop(0)
+    await running
+    for node in (busy, other):
+        await asyncio.to_thread(node.close)
