@@ -78,7 +78,7 @@ def _one(number: int, rows: int, now: float, chance: random.Random) -> tuple[Row
     delivery = {
         "queue_id": queue_id,
         "number": 0,
-        "recipient": f"reader{number}@{waits.partition(':')[2]}",
+        "recipient": f"reader{number}@{waits.partition('@')[2]}",
         "route": ROUTE,
         "destination": waits,
         "notify": "",

@@ -207,8 +207,8 @@ class Service:
             "spool": {"url": url, "min_free": 0},
             "control": {"socket": str(folder / "control.sock")},
             "listeners": [{"name": "relay", "address": LOCALHOST, "port": self._port, "kind": "relay"}],
-            "institutions": [{"name": "plain", "domains": [UNSIGNED], "bounce_domain": f"b.{UNSIGNED}"}],
-            "sources": [{"name": "alma", "institutions": ["plain"], "networks": [f"{LOCALHOST}/32"]}],
+            "institutions": [{"name": "demo", "domains": [UNSIGNED], "bounce_domain": f"b.{UNSIGNED}"}],
+            "sources": [{"name": "alma", "institutions": ["demo"], "networks": [f"{LOCALHOST}/32"]}],
             "next_hops": [{"name": "default", "port": sink, **hop}, {"name": ROUTE, "port": self._port + 1, **hop}],
         }
         config.write_text(toml.dumps(tables))
@@ -226,9 +226,12 @@ class Service:
             while time.monotonic() - began < seconds:
                 await self._round(sink)
                 letters += ROUND
-            return started, first, self._megabytes(), letters
+            last = self._megabytes()
         finally:
             await self._process.stop()
+        if "event=fault" in self._process.log.read_text(encoding="utf-8"):
+            raise RuntimeError(f"the service had faults: see {self._process.log}")
+        return started, first, last, letters
 
     async def _round(self, sink: Sink) -> None:
         run = uuid.uuid4().hex

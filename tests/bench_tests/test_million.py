@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Connection, func, select, update
 
 from bench.backlog import BIG, ROUTE, fill
+from relay.mail.address import parse_address
 from relay.spool import writes
 from relay.spool.engine import Place, writing_engine
 from relay.spool.schema import attempts, bodies, deliveries, messages
@@ -79,8 +80,10 @@ def test_a_backlog_is_what_it_says(spools: tuple[Place, Place]) -> None:
             assert connection.execute(select(func.count()).select_from(table)).scalar_one() == MANY
         destinations = select(deliveries.c.destination, func.count()).group_by(deliveries.c.destination)
         waiting: dict[str, int] = dict(connection.execute(destinations).all())
+        recipients = [parse_address(each) for each in connection.execute(select(deliveries.c.recipient)).scalars()]
         due = connection.execute(select(func.min(deliveries.c.due_at))).scalar_one()
     engine.dispose()
+    assert {f"{ROUTE}@{recipient.domain}" for recipient in recipients} == waiting.keys()
     assert len(waiting) == 201
     assert 0.3 * MANY < waiting[f"{ROUTE}@{BIG}"] < 0.5 * MANY
     assert due > time.time() + 1800
