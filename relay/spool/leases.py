@@ -1,8 +1,9 @@
 """Who is alive, and whose work is free: one row per service, and deliveries that bear its name.
 
 A service shows that it lives by renewing its row. When a row's lease has run out, whoever notices first removes it and
-lets go of all that bore its name; the fence of each write does the rest. Times are the database's own on a server, so
-that clocks of nodes may differ.
+lets go of all that bore its name; the fence of each write does the rest. A service whose own lease had run out takes
+nothing over before it has renewed in time: the server may have been away, and the others be as late as it is. Times are
+the database's own on a server, so that clocks of nodes may differ.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from relay.spool.writes import let_go, upsert
 _MARKS_KEPT = 3600.0
 
 
-def sign_in(connection: Connection, node: str, lease: float) -> None:
-    """The node lives, for `lease` seconds from now."""
-    until = _now(connection) + lease
-    put = upsert(connection)(nodes).values(name=node, lease_until=until)
-    connection.execute(put.on_conflict_do_update(index_elements=["name"], set_={"lease_until": until}))
+def sign_in(connection: Connection, node: str, lease: float) -> bool:
+    """The node lives, for `lease` seconds from now; whether its lease held until now."""
+    now = _now(connection)
+    before = connection.execute(select(nodes.c.lease_until).where(nodes.c.name == node)).scalar_one_or_none()
+    put = upsert(connection)(nodes).values(name=node, lease_until=now + lease)
+    connection.execute(put.on_conflict_do_update(index_elements=["name"], set_={"lease_until": now + lease}))
+    return before is not None and before >= now
 
 
 def somebody(connection: Connection) -> str | None:

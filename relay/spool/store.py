@@ -190,9 +190,9 @@ class Store:
         known = set(held)
 
         def renew(connection: Connection) -> tuple[int, set[Key]]:
-            leases.sign_in(connection, self.node, self.lease)
+            in_time = leases.sign_in(connection, self.node, self.lease)
             leases.forget_marks(connection)
-            freed = leases.take_over(connection)
+            freed = leases.take_over(connection) if in_time else 0
             strangers = leases.held_keys(connection, self.node) - known
             lost = strangers & self._strangers
             leases.let_go_of(connection, self.node, lost)

@@ -15,6 +15,7 @@ from relay.bounces.notify import Notifier
 from relay.config.settings import Config, Spool
 from relay.delivery import runner
 from relay.delivery.attempt import Attempts
+from relay.errors import LeaseLost
 from relay.maillog import MailLog
 from relay.spool import commit, writes
 from relay.spool.engine import Place
@@ -47,6 +48,29 @@ async def test_an_attempt_that_was_taken_for_cut_off_can_still_be_settled_by_the
         (1, "delivered", "taken")
     ]
     for node in (late, other):
+        await asyncio.to_thread(node.close)
+
+
+async def test_after_the_server_was_away_for_longer_than_a_lease_nodes_that_live_keep_their_work(
+    postgres: Postgres,
+) -> None:
+    place = Place.of(Spool(url=postgres.create_database()))
+    first, second = Store(place, lease=0.5), Store(place, lease=0.5)
+    first.open()
+    second.open()
+    running = (await first.accept(new_message(b"mail", ("a@patron.example", "default")), (time.time() + 60,)))[0]
+    await asyncio.sleep(0.6)  # both leases run out by the clock of the server
+    assert await second.renew(()) == 0, "it was away itself"
+    await first.settle(running, Outcome(State.DELIVERED), 0)
+    dead = (await first.accept(new_message(b"mail", ("a@patron.example", "default")), (time.time() + 60,)))[0]
+    freed = 0
+    while not freed:
+        await asyncio.sleep(0.05)
+        freed = await second.renew(())
+    assert freed == 1, "now it has shown that the server is there, and the other has not"
+    with pytest.raises(LeaseLost):
+        await first.settle(dead, Outcome(State.DELIVERED), 0)
+    for node in (first, second):
         await asyncio.to_thread(node.close)
 
 
