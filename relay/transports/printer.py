@@ -3,7 +3,7 @@
 Promises (the durability contract, 5): the job's name is committed before the job is created, and its id before the
 document is sent; after a crash CUPS is asked what became of it before anything is sent again; where nobody can tell,
 the delivery is `uncertain` and a person decides. A slip that can't be rendered is held with its reason. One slip of a
-printer is under way at a time, so slips come out in the order in which they arrived.
+printer is under way at a time, so slips come out in the order in which they arrived (at each of several nodes).
 """
 
 from __future__ import annotations
