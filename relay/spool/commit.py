@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,7 +74,7 @@ class _Group:
     """Units that are committed together. `mark` names the commit on a server, also when it is run again."""
 
     units: list[_Unit]
-    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    mark: str
     results: list[Any] | None = None
     "What the units gave in the last run that came as far as the commit."
 
@@ -92,6 +92,7 @@ class GroupCommit:
         self._down_since: float | None = None
         self._disk_failed = self._moved_in_part = self._pages_in_doubt = False
         self._since_checkpoint = 0
+        self._connection: Connection | None = None
 
     def start(self) -> None:
         """Starts the thread."""
@@ -122,8 +123,9 @@ class GroupCommit:
         while open_for_more:
             units, open_for_more = self._take()
             if units:
-                self._commit(_Group(units))
+                self._commit(self._group(units))
                 self._checkpoint(sum(unit.size + ROWS for unit in units))
+        self._disconnect()
         if self._disk_failed:  # SQLite moves the log as it closes, but does not know what we know
             with contextlib.suppress(sqlite3.Error, SQLAlchemyError, OSError):
                 self._write_anew()
@@ -143,6 +145,9 @@ class GroupCommit:
                 return units, True
         return units, False
 
+    def _group(self, units: list[_Unit]) -> _Group:
+        return _Group(units, uuid.uuid4().hex if self._on_server else "")
+
     def _commit(self, group: _Group) -> None:
         while True:
             try:
@@ -153,7 +158,7 @@ class GroupCommit:
                         continue
                 elif len(group.units) > 1 and not self._disk_failed:
                     for unit in group.units:  # one of them spoiled it: each on its own, so that only that one fails
-                        self._commit(_Group([unit]))
+                        self._commit(self._group([unit]))
                     return
                 _tell(group.units, [_as_ours(error) for _ in group.units])
                 return
@@ -165,7 +170,10 @@ class GroupCommit:
         try:
             if self._disk_failed:
                 self._write_anew()
-            with self._engine.begin() as connection:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+            connection = self._connection
+            with connection.begin():
                 if self._on_server and not _put_mark(connection, group.mark):
                     assert group.results is not None, "a mark is there only after a run that came to its commit"
                     return group.results  # the commit whose answer was lost had been done
@@ -173,7 +181,15 @@ class GroupCommit:
             return group.results
         except Exception as error:
             self._disk_failed = self._disk_failed or disk_failed(error)
+            self._disconnect()
             raise
+
+    def _disconnect(self) -> None:
+        """The next transaction begins with a new connection; for SQLite that is the same one, rolled back."""
+        if self._connection is not None:
+            with contextlib.suppress(SQLAlchemyError):
+                self._connection.close()
+            self._connection = None
 
     def _wait_for_server(self) -> bool:
         """A pause before the next try; False when the server was away for too long, or the service stops."""

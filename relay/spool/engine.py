@@ -21,6 +21,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 from relay.config.settings import Spool
 from relay.errors import StartError
+from relay.spool.prepared import by_driver
 
 _PRAGMAS = (
     "auto_vacuum=INCREMENTAL",  # counts for a new file only; that what is removed makes the file smaller
@@ -94,7 +95,7 @@ def writing_engine(place: Place) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        by_driver(connection, "BEGIN IMMEDIATE")
 
     return engine
 

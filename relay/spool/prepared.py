@@ -7,11 +7,13 @@ Known limit: values go to the driver as they are, without the conversions of col
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.expression import ClauseElement
 
 
@@ -28,7 +30,23 @@ class Prepared:
         if words is None:
             words = self._words[connection.dialect.name] = _Words(self._statement, connection)
         arguments = [words.arguments(row) for row in rows]
-        return connection.exec_driver_sql(words.text, arguments[0] if len(rows) == 1 else arguments).rowcount
+        return by_driver(connection, words.text, arguments[0] if len(rows) == 1 else arguments)
+
+
+def by_driver(connection: Connection, text: str, arguments: Any = ()) -> int:
+    """Runs a text with a tuple or mapping of values, or with a list of them; how many rows it wrote.
+
+    What goes wrong is a DBAPIError. SQLite's driver is asked directly, which halves the cost of a short statement.
+    """
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, sqlite3.Connection):
+        return connection.exec_driver_sql(text, arguments or None).rowcount
+    try:
+        if isinstance(arguments, list):
+            return driver.executemany(text, arguments).rowcount
+        return driver.execute(text, arguments).rowcount
+    except sqlite3.Error as error:
+        raise DBAPIError.instance(text, None, error, sqlite3.Error, hide_parameters=True) from error
 
 
 class _Words:
