@@ -170,7 +170,10 @@ def _steps(found: Sequence[tuple[str, int]]) -> Iterator[tuple[list[str], int]]:
 
 
 def _take_off(connection: Connection, table: Table, ids: Sequence[str], before: float) -> int:
-    """Removes some messages, or their bodies, but for those that another node is just removing; how many."""
+    """Removes some messages, or their bodies, but for those that another node is just removing; how many.
+
+    Nothing follows a final state (`records.TRANSITIONS`), so that nobody can open one again between look and removal.
+    """
     query = select(messages.c.queue_id).where(messages.c.queue_id.in_(ids)).order_by(messages.c.queue_id)
     mine = connection.execute(query.with_for_update(skip_locked=True)).scalars().all()
     free = _settled(connection, mine, before)
