@@ -110,9 +110,8 @@ async def test_nodes_and_database_fail_again_and_again(tmp_path: Path, capsys: p
                         times += await killed(cluster, node, None)
                     case _:
                         await cluster.postgres.kill()
-                        await asyncio.sleep(
-                            random.choice((0.0, 1.5 * cluster.lease))
-                        )  # shorter and longer than a lease
+                        # Not waiting for anything: for so long it is away, which is shorter or longer than a lease.
+                        await asyncio.sleep(random.choice((0.0, 1.5 * cluster.lease)))
                         await cluster.postgres.start()
                 await until(partial(has, traffic, len(traffic.answered) + 10), "mail to flow again", seconds=90)
             await cluster.settle(traffic, seconds=300)
