@@ -14,7 +14,8 @@ from typing import Literal
 from relay.mail.status import Reply
 
 _LOCAL_PART = re.compile(r'"(?:[^"\\]|\\.)*"@|[^\s<>@,;:()\[\]]+@')
-_PLAIN = re.compile(r"[!-~]+")
+_PLAIN = re.compile(r"[!#-<>-~]+")
+"""What needs no quotes: printable ASCII without `"` and `=`."""
 
 
 class MailLog:
@@ -115,7 +116,7 @@ class MailLog:
         self._logger.error("event=fault where=%s error=%s", where, _quoted(type(error).__name__), exc_info=error)
 
     def _write(self, event: str, **facts: object) -> None:
-        shown = " ".join(f"{key}={_quoted(value)}" for key, value in facts.items() if value not in (None, ""))
+        shown = " ".join([f"{key}={_quoted(value)}" for key, value in facts.items() if value not in (None, "")])
         self._logger.info("event=%s %s", event, shown)
 
     def _address(self, address: str) -> str:
@@ -128,10 +129,25 @@ class MailLog:
         return text if self._addresses == "shown" else _LOCAL_PART.sub("*@", text)
 
 
+class _Lines(logging.Formatter):
+    """Time, level and text; the time is put into words once a second."""
+
+    _second, _words = -1, ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - its name there
+        """The time of a record."""
+        if int(record.created) != self._second:
+            self._second, self._words = int(record.created), super().formatTime(record, datefmt)
+        return self._words
+
+
 def set_up(level: int = logging.INFO) -> None:
     """Sends the log to standard error, and silences libraries that would write addresses and bodies."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    # What a line does not show need not be found out for it (Python's logging HOWTO, "Optimization").
+    logging._srcfile = None
+    logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -142,7 +158,7 @@ def set_up(level: int = logging.INFO) -> None:
 
 def _quoted(value: object) -> str:
     text = str(value)
-    if _PLAIN.fullmatch(text) and '"' not in text and "=" not in text:
+    if _PLAIN.fullmatch(text):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in escaped) + '"'

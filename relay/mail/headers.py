@@ -21,6 +21,11 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _COMMENT_PIECE = re.compile(r"[()]|\\.|[^()\\]+")
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_SIMPLE_MAILBOX = re.compile(rf"""(?:(?:{_ATOM} )+|"[^"\\]*" )?<{_ATOM}(?:\.{_ATOM})*@([A-Za-z0-9.-]+)>""")
+"""What nearly every From field is: a name of words or in quotes, and one address. The rest is read token by token."""
+
+_MESSAGE_ID = re.compile(rb"^message-id[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
 
 
 _UNCLEAR = "the From field is not a list of mailboxes"
@@ -61,15 +66,15 @@ def unfold(value: bytes) -> str:
 
 
 def message_id(header: bytes) -> str:
-    """The Message-ID with its brackets, at most 250 characters; "" when there is none or it can't be found."""
-    try:
-        return next((printable(unfold(value), 250) for name, value in fields(header) if name == "message-id"), "")
-    except HeaderError:
-        return ""
+    """The Message-ID with its brackets, at most 250 characters; "" when there is none."""
+    match = _MESSAGE_ID.search(header)
+    return printable(unfold(match[1]), 250) if match else ""
 
 
 def count(header: bytes, wanted: str) -> int:
     """How many fields of that name (lower case) there are."""
+    if wanted.encode("ascii") not in header.lower():
+        return 0
     return sum(1 for name, _ in fields(header) if name == wanted)
 
 
@@ -86,6 +91,8 @@ def from_domains(header: bytes) -> list[str]:
 
 
 def _mailbox_domains(text: str) -> list[str]:
+    if simple := _SIMPLE_MAILBOX.fullmatch(text):
+        return [_domain(simple[1])]
     tokens = list(_tokens(text))
     domains = [_domain_of(mailbox) for mailbox in _split_at(tokens, ",")]
     if not domains:
@@ -106,8 +113,12 @@ def _domain_of(mailbox: list[str]) -> str:
     local, domain = mailbox[:at], mailbox[at + 1 :]
     if not _is_dotted(local) or not _is_dotted(domain):
         raise HeaderError(_UNCLEAR)
+    return _domain("".join(domain))
+
+
+def _domain(text: str) -> str:
     try:
-        return parse_domain("".join(domain))
+        return parse_domain(text)
     except AddressError:
         raise HeaderError("the From field names no valid domain") from None
 

@@ -41,6 +41,8 @@ class Reply:
 def printable(text: str, longest: int = 500) -> str:
     """Text from outside on one line: what could not be stored, or would command a terminal, becomes a question mark."""
     line = " ".join(text.split())[:longest]
+    if line.isprintable():
+        return line
     return "".join(character if character.isprintable() else "?" for character in line)
 
 

@@ -8,7 +8,6 @@ for some systems fold the case of local parts.
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import re
 
@@ -35,5 +34,5 @@ def read_verp(key: bytes, address: Address) -> tuple[str, int] | None:
 
 
 def _signature(key: bytes, named: str, domain: str) -> str:
-    digest = hmac.new(key, f"{named}@{domain}".encode(), hashlib.sha256).digest()
+    digest = hmac.digest(key, f"{named}@{domain}".encode(), "sha256")
     return base64.b32encode(digest[:10]).decode("ascii").lower()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import lru_cache
 
 from relay.config.settings import Config
 from relay.mail import headers
@@ -64,12 +65,17 @@ class Assembler:
         )
 
 
+@lru_cache(maxsize=16)
+def _date(second: int) -> str:
+    return formatdate(second, localtime=True)
+
+
 def received_field(message: Message, hostname: str) -> bytes:
     """Our Received field (RFC 5321 4.4). Without a `for` clause: it would show one recipient to others.
 
     A message that began here (`protocol` is empty) came from nobody, and by no protocol that has a name.
     """
-    date = formatdate(message.received_at, localtime=True)
+    date = _date(int(message.received_at))
     if not message.protocol:
         return f"Received: by {hostname} (slip-relay) id {message.queue_id};\r\n\t{date}\r\n".encode()
     protocol = f"UTF8{message.protocol.removeprefix('E')}" if message.smtputf8 else message.protocol  # RFC 6531 4.3

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from relay.errors import HeaderError
 from relay.mail import headers
@@ -73,8 +75,27 @@ def test_a_from_field_that_is_not_clear_is_an_error(header: bytes) -> None:
         headers.from_domains(header)
 
 
+PIECES = st.sampled_from(
+    ["<", ">", "@", ".", ",", " ", '"', "\\", "a", "Doe", "lib.example", "a@lib.example", "<b@x.example>"]
+)
+
+
+@given(st.lists(PIECES, max_size=9).map("".join))
+@example('"Doe" <b@x.example>')
+@example("Doe a <b@x.example>")
+def test_from_fields_of_the_usual_form_read_as_they_do_token_by_token(text: str) -> None:
+    def read(value: str) -> list[str] | None:
+        try:
+            return headers.from_domains(f"From: {value}\r\n".encode())
+        except HeaderError:
+            return None
+
+    assert read(text) == read(f"{text} (no usual form)")
+
+
 def test_message_id_is_found_or_empty() -> None:
     assert headers.message_id(b"Message-ID:\r\n <1@x>\r\n") == "<1@x>"
     assert headers.message_id(b"Subject: x\r\n") == ""
+    assert headers.message_id(b"Subject: x\r\n message-id: <1@x>\r\nmessage-id : <2@x>\r\n") == "<2@x>"
     assert headers.message_id(b"Message-ID: <a\0\xffb@x>\r\n") == "<a?\ufffdb@x>"  # PostgreSQL stores no NUL
     assert headers.message_id(b"not a header\r\n") == ""
