@@ -419,8 +419,12 @@ def _answer_before_the_commit() -> None:
     def made(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         background = set()
 
+        async def late(self: Store, new: NewMessage, retry_at: Sequence[float | None] | None) -> None:
+            await asyncio.sleep(0.3)  # the client is gone by then
+            await original(self, new, retry_at)
+
         async def accept(self: Store, new: NewMessage, retry_at: Sequence[float | None] | None) -> list[Delivery]:
-            task = asyncio.ensure_future(original(self, new, retry_at))
+            task = asyncio.ensure_future(late(self, new, retry_at))
             background.add(task)
             task.add_done_callback(background.discard)
             return writes.held_at_once(new, retry_at) if retry_at is not None else []
