@@ -82,7 +82,9 @@ class SmtpSession(SMTP):
         self._maillog = maillog
         self._open_sessions = open_sessions
         self._taking = self._retired = self._in_handshake = False
+        self._client, self._idle_until = "unknown", 0.0
         self._login: Source | None = None
+        self._sources: tuple[Source, ...] = ()  # of this mail transaction
         self._reverse_path: Address | None = None
         self._recipients: list[Address] | None = None  # None until MAIL was accepted
         self._asked: list[Asked] = []  # for each recipient
@@ -91,19 +93,12 @@ class SmtpSession(SMTP):
 
     # --- what every command needs
 
-    @property
-    def _client(self) -> str:
-        peer = self.session.peer if self.session else None
-        return str(peer[0]) if peer else "unknown"
-
-    @property
-    def _sources(self) -> tuple[Source, ...]:
-        return (self._login,) if self._login else self._policy.sources_at(self._listener, self._client)
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client is here (or is here again, after STARTTLS)."""
         self._open_sessions.add(self)
         super().connection_made(transport)
+        if self.session is not None and self.session.peer:
+            self._client = str(self.session.peer[0])
 
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone."""
@@ -130,6 +125,18 @@ class SmtpSession(SMTP):
             if isinstance(transport, asyncio.Transport):
                 transport.abort()
 
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """The client has time again. A timer for each command would cost more than the command."""
+        self._idle_until = self.loop.time() + (duration or self._timeout_duration)
+        if self._timeout_handle is None:
+            self._timeout_handle = self.loop.call_at(self._idle_until, self._timeout_cb)
+
+    def _timeout_cb(self) -> None:
+        if self.loop.time() < self._idle_until:
+            self._timeout_handle = self.loop.call_at(self._idle_until, self._timeout_cb)
+        else:
+            super()._timeout_cb()  # type: ignore[no-untyped-call]
+
     def _set_rset_state(self) -> None:
         super()._set_rset_state()  # type: ignore[no-untyped-call]
         self._reverse_path, self._recipients = None, None
@@ -144,7 +151,7 @@ class SmtpSession(SMTP):
     async def _answer(self, reply: Reply, stage: str = "") -> None:
         if reply.code >= 400:
             self._maillog.refused(client=self._client, stage=stage, reply=reply)
-        await self.push(str(reply))
+        await super().push(str(reply))
 
     async def handle_exception(self, error: Exception) -> str:
         """A fault of ours: the sender keeps the message, and learns nothing else."""
@@ -270,6 +277,7 @@ class SmtpSession(SMTP):
         if path is not None and not path.is_ascii and smtputf8 is None:
             return Reply(553, "5.6.7", "this address needs SMTPUTF8")
         self._ret, self._envid = dsn_parameters.read_ret(ret), dsn_parameters.read_envid(envid)
+        self._sources = (self._login,) if self._login else self._policy.sources_at(self._listener, self._client)
         self._reverse_path, self._recipients, self._asked = path, [], []
         self._eight_bit, self._smtputf8 = body == "8BITMIME", smtputf8 is not None
         return status.SENDER_OK
