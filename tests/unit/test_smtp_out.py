@@ -211,13 +211,18 @@ async def test_a_session_that_breaks_before_the_message_defers_it(
 
 
 async def test_a_host_that_stops_reading_a_large_message_is_given_up(make_config: Callable[..., Config]) -> None:
+    over, ended = asyncio.Event(), asyncio.Event()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 hop.example\r\n")
         while line := await reader.readline():
             writer.write({b"EHLO": ONE_BY_ONE, b"DATA": b"354 go on\r\n"}.get(line[:4], b"250 ok\r\n"))
             if line.startswith(b"DATA"):
                 writer.transport.pause_reading()  # type: ignore[attr-defined]
-                await asyncio.Event().wait()
+                await over.wait()
+                break
+        writer.transport.abort()
+        ended.set()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
@@ -225,3 +230,6 @@ async def test_a_host_that_stops_reading_a_large_message_is_given_up(make_config
         outcome = await letters.send(LETTER + b"x" * 20_000_000 + b"\r\n")
         assert (outcome.state, outcome.trouble) == (State.DEFERRED, "lost")
         assert "was not taken within 0.5 s" in outcome.reason
+        over.set()
+        await ended.wait()
+        await asyncio.sleep(0)  # the loop's turn in which an aborted transport closes
