@@ -73,7 +73,8 @@ class Attempts:
         started = time.monotonic()
         try:
             if not begun:
-                delivery = await self._store.begin(delivery, self.retry_at(delivery.route, delivery.attempts + 1))
+                retry_at = self.retry_at(delivery.route, delivery.attempts + 1)
+                delivery, content = await self._store.begin_and_read(delivery, retry_at)
             outcome, content = await self._try(delivery, content)
             answered(outcome)
             outcome = _expired(delivery, outcome)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection
@@ -26,25 +25,35 @@ class Prepared:
 
     def run(self, connection: Connection, *rows: Mapping[str, Any]) -> int:
         """Runs it once for each row of values, which has one for each parameter; how many rows that wrote."""
+        words = self._in_words_of(connection)
+        arguments = [words.arguments(row) for row in rows]
+        return int(by_driver(connection, words.text, arguments[0] if len(rows) == 1 else arguments).rowcount)
+
+    def value(self, connection: Connection, values: Mapping[str, Any]) -> Any:
+        """The first value that a question gives; None when it gives no row."""
+        words = self._in_words_of(connection)
+        row = by_driver(connection, words.text, words.arguments(values)).fetchone()
+        return None if row is None else row[0]
+
+    def _in_words_of(self, connection: Connection) -> _Words:
         words = self._words.get(connection.dialect.name)
         if words is None:
             words = self._words[connection.dialect.name] = _Words(self._statement, connection)
-        arguments = [words.arguments(row) for row in rows]
-        return by_driver(connection, words.text, arguments[0] if len(rows) == 1 else arguments)
+        return words
 
 
-def by_driver(connection: Connection, text: str, arguments: Any = ()) -> int:
-    """Runs a text with a tuple or mapping of values, or with a list of them; how many rows it wrote.
+def by_driver(connection: Connection, text: str, arguments: Any = ()) -> Any:
+    """Runs a text with a tuple or mapping of values, or with a list of them; gives the cursor.
 
     What goes wrong is a DBAPIError. SQLite's driver is asked directly, which halves the cost of a short statement.
     """
     driver = connection.connection.driver_connection
     if not isinstance(driver, sqlite3.Connection):
-        return connection.exec_driver_sql(text, arguments or None).rowcount
+        return connection.exec_driver_sql(text, arguments or None)
     try:
         if isinstance(arguments, list):
-            return driver.executemany(text, arguments).rowcount
-        return driver.execute(text, arguments).rowcount
+            return driver.executemany(text, arguments)
+        return driver.execute(text, arguments)
     except sqlite3.Error as error:
         raise DBAPIError.instance(text, None, error, sqlite3.Error, hide_parameters=True) from error
 
@@ -56,9 +65,9 @@ class _Words:
         compiled: Any = statement.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
         self.text = str(compiled)
         self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
-        self._in_order = itemgetter(*compiled.positiontup) if compiled.positional else None
+        self._names: list[str] | None = compiled.positiontup
 
     def arguments(self, values: Mapping[str, Any]) -> Any:
         """The values as the driver takes them."""
         named = {**self._fixed, **values}
-        return self._in_order(named) if self._in_order is not None else named
+        return named if self._names is None else tuple([named[name] for name in self._names])

@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from relay.errors import CorruptBody, SpoolError, StartError
+from relay.errors import CorruptBody, LeaseLost, SpoolError, StartError
 from relay.spool import leases, migrations, writes
 from relay.spool.commit import GroupCommit, T, Work
 from relay.spool.engine import Place, SpoolLock, in_words, reading_engine, writing_engine
@@ -35,6 +35,10 @@ LEASE = 60.0
 
 _ONE_MIGRATES = 0x736C6970
 """Names a lock of PostgreSQL, held while a node brings the schema up to date; others that start meanwhile wait."""
+
+
+SMALL = 256 * 1024
+"""Bytes up to which a message is read where an attempt of it is recorded."""
 
 
 class Store:
@@ -146,6 +150,25 @@ class Store:
         """Records that an attempt begins, and when the next one is due should this one never end."""
         return await self.write(lambda c: writes.begin(c, self.node, delivery, retry_at))
 
+    async def begin_and_read(self, delivery: Delivery, retry_at: float) -> tuple[Delivery, bytes | None]:
+        """As `begin`. The bytes of a small message come with it, which is cheaper than asking for them; None where
+        `content` has to be asked.
+        """
+
+        def work(connection: Connection) -> tuple[Delivery, bytes | None]:
+            begun = writes.begin(connection, self.node, delivery, retry_at)
+            return begun, writes.body(connection, delivery.message.queue_id)
+
+        if delivery.message.size > SMALL:
+            return await self.begin(delivery, retry_at), None
+        try:
+            begun, content = await self.write(work)
+        except LeaseLost:
+            raise
+        except SpoolError:  # perhaps it is the bytes that can't be read: that is not to keep the attempt from beginning
+            return await self.begin(delivery, retry_at), None
+        return begun, content if content is not None and _digest(content) == delivery.message.sha256 else None
+
     async def record_job(self, delivery: Delivery, job: PrintJob) -> Delivery:
         """Keeps what is known of the delivery's print job."""
         return await self.write(lambda c: writes.record_job(c, self.node, delivery, job))
@@ -225,11 +248,15 @@ class Store:
         return verified(message, content)
 
 
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def verified(message: Message, content: bytes | None) -> bytes:
     """The bytes of a message, if they are those that were accepted; else raises CorruptBody."""
     if content is None:
         raise CorruptBody("the bytes of the message are not in the spool any more")
-    if hashlib.sha256(content).hexdigest() != message.sha256:
+    if _digest(content) != message.sha256:
         raise CorruptBody("the stored bytes are not those that were accepted")
     return bytes(content)
 

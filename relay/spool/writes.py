@@ -1,7 +1,7 @@
 """What each verb of the store writes: functions of a connection, which may be run again.
 
-A write of a worker goes through `change`, behind the fence of its delivery (owner and attempt number) and along
-`records.TRANSITIONS`. A delivery that is let go of waits again; one that is held, or closed, does not.
+A write of a worker goes through `fence.change`. A delivery that is let go of waits again; one that is held, or closed,
+does not.
 """
 
 from __future__ import annotations
@@ -12,26 +12,15 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from sqlalchemy import (
-    BindParameter,
-    Connection,
-    Row,
-    Select,
-    bindparam,
-    func,
-    insert,
-    literal_column,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from relay.errors import LeaseLost
 from relay.mail.status import printable
+from relay.spool.fence import change
 from relay.spool.prepared import Prepared
-from relay.spool.records import OPEN, TRANSITIONS, Delivery, Message, NewMessage, Outcome, PrintJob, State
+from relay.spool.records import OPEN, Delivery, Message, NewMessage, Outcome, PrintJob, State
 from relay.spool.schema import attempts, bodies, deliveries, messages, print_jobs
 
 MESSAGE_COLUMNS = tuple(column.name for column in messages.c)
@@ -51,8 +40,6 @@ _DELIVERY_COLUMNS = (
     "reason",
 )
 
-_BEFORE = {state: [known.value for known in State if known is state or state in TRANSITIONS[known]] for state in State}
-
 _DUE_DESTINATIONS = text("""
     WITH RECURSIVE waiting(destination) AS (
         SELECT min(destination) FROM deliveries WHERE due_at IS NOT NULL
@@ -69,6 +56,7 @@ _DUE_DESTINATIONS = text("""
 """Jumps from destination to destination along the index, so that a million deliveries of one cost a single step."""
 
 _PUT_MESSAGE, _PUT_BODY, _PUT_DELIVERY = (Prepared(insert(table)) for table in (messages, bodies, deliveries))
+_READ_BODY = Prepared(select(bodies.c.content).where(bodies.c.queue_id == bindparam("of", required=False)))
 
 # An attempt that was taken for cut off can end after all: its node, late and not dead, came to hold it again.
 _attempt = postgresql_insert(attempts)  # SQLite has the same words
@@ -226,6 +214,12 @@ def begin(connection: Connection, node: str, delivery: Delivery, retry_at: float
     return replace(delivery, state=State.ACTIVE, attempts=number, begun_at=now, next_attempt_at=retry_at, reason="")
 
 
+def body(connection: Connection, queue_id: str) -> bytes | None:
+    """The bytes of a message as they are stored."""
+    content = _READ_BODY.value(connection, {"of": queue_id})
+    return None if content is None else bytes(content)
+
+
 def record_job(connection: Connection, node: str, delivery: Delivery, job: PrintJob) -> Delivery:
     """What is known of the print job."""
     change(connection, node, delivery, State.ACTIVE)
@@ -326,38 +320,6 @@ def warned(connection: Connection, node: str, delivery: Delivery, followups: Seq
         raise LeaseLost(f"delivery {delivery} is not held by this node any more")
     for new in followups:
         put_message(connection, new, None, ())
-
-
-def change(connection: Connection, node: str, delivery: Delivery, state: State, **values: Any) -> None:
-    """Changes a delivery behind its fence. Raises LeaseLost where the fence does not match."""
-    fence = {
-        "of": delivery.message.queue_id,
-        "recipient_number": delivery.number,
-        "owner": node,
-        "attempt": delivery.attempts,
-    }
-    if _change_to(state, tuple(values)).run(connection, {**values, **fence}) != 1:
-        raise LeaseLost(f"delivery {delivery} is not held by this node any more")
-
-
-@cache
-def _change_to(state: State, columns: tuple[str, ...]) -> Prepared:
-    """The statement that brings a delivery into a state, sets some columns, and minds the fence."""
-    return Prepared(
-        update(deliveries)
-        .where(
-            deliveries.c.queue_id == _given("of"),
-            deliveries.c.number == _given("recipient_number"),
-            deliveries.c.lease_owner == _given("owner"),
-            deliveries.c.attempts == _given("attempt"),
-            deliveries.c.state.in_(_BEFORE[state]),
-        )
-        .values({"state": literal_column(f"'{state.value}'")} | {name: _given(name) for name in columns})
-    )
-
-
-def _given(name: str) -> BindParameter[Any]:
-    return bindparam(name, required=False)
 
 
 def joined() -> Select[Any]:

@@ -184,7 +184,7 @@ async def test_one_destination_takes_no_more_than_its_share(start: Callable[[Lim
     await until(lambda: bench.world.running["all"] == 3, "three at the same time")
     bench.world.goes_on.set()
     await until(lambda: bench.world.taken.total() == 30, "all of them")
-    assert bench.world.most["one.example"] == 2
+    assert max(bench.world.most["one.example"], bench.world.most["two.example"]) == 2
     assert bench.world.most["all"] == 3
 
 
