@@ -68,6 +68,9 @@ VERBS = (
 )
 """The verbs of the store, each a commit."""
 
+METHODS = {"begin": "begin_and_read"}
+"""What a verb is called in the store, where it has another name."""
+
 STARTING = ("schema: written", "open: before", "open: written", "open: committed")
 CHECKPOINT = ("checkpoint: before", "checkpoint: after")
 STOPPING = ("sign out: before", "sign out: written")
@@ -164,7 +167,7 @@ def _around(wires: Tripwires, owner: Any, name: str, before: str, after: str) ->
 
 def _around_the_store(wires: Tripwires) -> None:
     for verb in VERBS:
-        _replace(Store, verb, functools.partial(_watched_verb, wires, verb))
+        _replace(Store, METHODS.get(verb, verb), functools.partial(_watched_verb, wires, verb))
 
     def made(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def submit(self: commit.GroupCommit, work: Callable[[Any], Any], size: int = 0) -> Any:
