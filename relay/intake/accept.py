@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from relay.config.settings import Config, Source
@@ -105,7 +106,7 @@ class Acceptance:
             self._delivery(admission.institution, recipient, asked, message.received_at)
             for recipient, asked in zip(envelope.recipients, envelope.asked, strict=True)
         )
-        await asyncio.shield(self._keep(NewMessage(message, content, deliveries)))
+        await self._keep(NewMessage(message, content, deliveries))
         return message.queue_id
 
     def _delivery(self, institution: str, recipient: Address, asked: Asked, now: float) -> NewDelivery:
@@ -122,18 +123,26 @@ class Acceptance:
         )
 
     async def _keep(self, new: NewMessage) -> None:
-        message = new.message
+        """Returns when the message is kept: first the client is answered, then its deliveries are seen to."""
         retry_at = self._runner.reserve(new.deliveries)
-        try:
-            held = await self._store.accept(new, retry_at)
-        except BaseException:
-            if retry_at is not None:
-                self._runner.give_back(new.deliveries, retry_at)
-            raise
-        finally:
-            if retry_at is None:
-                self._runner.leave(new.deliveries)
-        self._runner.hand_over(held, new.content)
+        kept = asyncio.ensure_future(self._store.accept(new, retry_at))
+        waiting = asyncio.shield(kept)
+        kept.add_done_callback(partial(self._go_on, new, retry_at))
+        await waiting
+
+    def _go_on(
+        self, new: NewMessage, retry_at: list[float | None] | None, kept: asyncio.Future[list[Delivery]]
+    ) -> None:
+        """The message was kept, or was not."""
+        failed = kept.cancelled() or kept.exception() is not None
+        if retry_at is None:
+            self._runner.leave(new.deliveries)
+        elif failed:
+            self._runner.give_back(new.deliveries, retry_at)
+        if failed:
+            return
+        self._runner.hand_over(kept.result(), new.content)
+        message = new.message
         self._maillog.accepted(
             message.queue_id,
             source=message.source,

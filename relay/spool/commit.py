@@ -17,6 +17,7 @@ import sqlite3
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,9 @@ MAX_GROUP = 128
 
 MAX_GROUP_SIZE = 64 * 1024 * 1024
 """Bytes in one transaction, beyond which no further unit joins it."""
+
+LINGER = 0.01
+"""Seconds for which work that nobody waits for may wait for a commit that it can share."""
 
 CHECKPOINT_AFTER = 8 * 1024 * 1024
 """Bytes written to SQLite's log after which they are moved into the database file."""
@@ -93,6 +97,8 @@ class GroupCommit:
         self._disk_failed = self._moved_in_part = self._pages_in_doubt = False
         self._since_checkpoint = 0
         self._connection: Connection | None = None
+        self._patient: deque[_Unit] = deque()
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Starts the thread."""
@@ -101,19 +107,37 @@ class GroupCommit:
         self._thread.start()
 
     async def submit(self, work: Work[T], size: int = 0) -> T:
-        """Runs a unit of work, `size` bytes large, and returns its result once it is committed.
+        """As `post`, and waits. A caller that is cancelled may find its work committed all the same."""
+        return await self.post(work, size)
 
-        Raises what the unit raised when that is an error of ours, else SpoolError. A caller that is cancelled may
-        find its work committed all the same.
+    def post(self, work: Work[T], size: int = 0, *, urgent: bool = True) -> asyncio.Future[T]:
+        """Has a unit of work done, `size` bytes large; the future has its result once it is committed.
+
+        It raises what the unit raised when that is an error of ours, else SpoolError. Work that is not urgent waits
+        for a commit that it can share, for `LINGER` at the most.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.put(_Unit(work, size, future))
-        return await future
+        unit = _Unit(work, size, future)
+        if urgent:
+            self._waiting.put(unit)
+        else:
+            self._patient.append(unit)
+            if self._timer is None:
+                self._timer = future.get_loop().call_later(LINGER, self._press)
+        return future
+
+    def _press(self) -> None:
+        """What waited for company goes by itself."""
+        self._timer = None
+        with contextlib.suppress(IndexError):  # the writer takes from the other end
+            while True:
+                self._waiting.put(self._patient.popleft())
 
     def stop(self) -> None:
         """Commits what waits, then ends the thread."""
         if self._thread is not None:
             self._stopping.set()
+            self._press()
             self._waiting.put(None)
             self._thread.join()
             self._thread = None
@@ -142,8 +166,15 @@ class GroupCommit:
             try:
                 unit = self._waiting.get_nowait()
             except queue.Empty:
-                return units, True
+                return units + self._patient_ones(MAX_GROUP - len(units)), True
         return units, False
+
+    def _patient_ones(self, limit: int) -> list[_Unit]:
+        units: list[_Unit] = []
+        with contextlib.suppress(IndexError):
+            while len(units) < limit:
+                units.append(self._patient.popleft())
+        return units
 
     def _group(self, units: list[_Unit]) -> _Group:
         return _Group(units, uuid.uuid4().hex if self._on_server else "")

@@ -106,18 +106,22 @@ class Store:
             return False
         return disk.f_bavail * disk.f_frsize - 2 * size >= self._min_free
 
-    async def accept(self, new: NewMessage, retry_at: Sequence[float | None] | None) -> list[Delivery]:
-        """Keeps a message; from here on it is ours.
+    def accept(self, new: NewMessage, retry_at: Sequence[float | None] | None) -> asyncio.Future[list[Delivery]]:
+        """Keeps a message; when the future is done it is ours.
 
         Without `retry_at` its deliveries wait for whoever claims them first, and the list is empty. With it this node
         holds them: one that has a time there begins its first attempt in the same transaction, and the time is when
         it is due again should the attempt never end.
         """
-        if retry_at is None:
-            await self.write(lambda c: writes.put_message(c, new, None, ()), len(new.content))
-            return []
-        await self.write(lambda c: writes.put_message(c, new, self.node, retry_at), len(new.content))
-        return writes.held_at_once(new, retry_at)
+
+        def keep(connection: Connection) -> list[Delivery]:
+            if retry_at is None:
+                writes.put_message(connection, new, None, ())
+                return []
+            writes.put_message(connection, new, self.node, retry_at)
+            return writes.held_at_once(new, retry_at)
+
+        return self._commits.post(keep, len(new.content))
 
     async def claim(
         self, limit: int, except_destinations: Collection[str] = ()
@@ -187,10 +191,12 @@ class Store:
         """Records how the attempt ended, accepts what follows from it (a DSN) in the same transaction, and lets go of
         the delivery. `retry_at` counts when it is deferred.
         """
-        size = sum(len(new.content) for new in followups)
-        await self.write(
-            lambda c: writes.settle(c, self.node, delivery, outcome, retry_at, followups, keep=False), size
-        )
+
+        def work(connection: Connection) -> None:
+            writes.settle(connection, self.node, delivery, outcome, retry_at, followups, keep=False)
+
+        # Nobody waits for it: where one message comes after the other it shares the commit of the next one.
+        await self._commits.post(work, sum(len(new.content) for new in followups), urgent=False)
 
     async def put_off(self, delivery: Delivery, outcome: Outcome, retry_at: float) -> Delivery:
         """Records that the attempt was put off, and keeps hold of the delivery; gives it as it is now."""

@@ -169,8 +169,8 @@ def _around_the_store(wires: Tripwires) -> None:
     for verb in VERBS:
         _replace(Store, METHODS.get(verb, verb), functools.partial(_watched_verb, wires, verb))
 
-    def made(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def submit(self: commit.GroupCommit, work: Callable[[Any], Any], size: int = 0) -> Any:
+    def made(original: Callable[..., Any]) -> Callable[..., Any]:
+        def post(self: commit.GroupCommit, work: Callable[[Any], Any], size: int = 0, *, urgent: bool = True) -> Any:
             verb = _verb.get()
 
             def watched(connection: Any) -> Any:
@@ -179,11 +179,11 @@ def _around_the_store(wires: Tripwires) -> None:
                     wires.pass_by(f"{verb}: written")
                 return result
 
-            return await original(self, watched if verb else work, size)
+            return original(self, watched if verb else work, size, urgent=urgent)
 
-        return submit
+        return post
 
-    _replace(commit.GroupCommit, "submit", made)
+    _replace(commit.GroupCommit, "post", made)
 
     def checkpoint(original: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*args: Any) -> Any:
