@@ -125,7 +125,7 @@ class Acceptance:
     async def _keep(self, new: NewMessage) -> None:
         """Returns when the message is kept: first the client is answered, then its deliveries are seen to."""
         retry_at = self._runner.reserve(new.deliveries)
-        kept = asyncio.ensure_future(self._store.accept(new, retry_at))
+        kept = self._store.accept(new, retry_at)
         waiting = asyncio.shield(kept)
         kept.add_done_callback(partial(self._go_on, new, retry_at))
         await waiting

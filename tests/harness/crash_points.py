@@ -218,7 +218,10 @@ def _watched_verb(wires: Tripwires, verb: str, original: Callable[..., Awaitable
             wires.pass_by(f"{verb}: committed")
         return result
 
-    return watched
+    def accept(*args: Any) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(watched(*args))
+
+    return accept if verb == "accept" else watched
 
 
 def _did_something(verb: str, result: Any) -> bool:
