@@ -7,7 +7,8 @@
       sanitize   untrusted HTML becomes safe HTML (`stylesheet` does the same for CSS)
       images     what an `<img>` means: a picture of this message, or a placeholder and a note
       page       the letter inside the page template of the printer's profile
-      render     layout (`extent` measures the ink) and PDF: a `slip.Slip`
+      layout     the seam to the engine: HTML and pictures in, pages and PDF out (`extent` measures the ink)
+      render     all of it in its order: a `slip.Slip`
 
 Nothing in here opens a socket or knows the database. Only `pool`, `frames` and `slip` are for the service;
 everything else loads WeasyPrint or reads hostile input, and belongs in the child.

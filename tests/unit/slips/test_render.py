@@ -10,7 +10,8 @@ from weasyprint.urls import URLFetchingError, fetch
 
 from relay.config.printers import Profile
 from relay.errors import RenderError
-from relay.slips.render import PictureFetcher, Renderer
+from relay.slips.layout import PictureFetcher
+from relay.slips.render import Renderer
 from tests.unit.slips.letters import barcode, colors, ink_mm, letter, picture, raster, size_of, solid, text_of
 
 A4 = Profile(name="a4", paper="A4")
