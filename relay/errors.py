@@ -7,6 +7,7 @@
     +-- HeaderError            a header section can't be trusted (no From, two Froms, not parseable)
     +-- Refusal                the client is told no; carries the SMTP reply
     +-- SpoolError             the spool could not do it; whoever waits must not believe it was done
+    |   +-- SpoolAway          its database server does not answer
     |   +-- LeaseLost          the fence of a write did not match: somebody else owns the delivery
     |   +-- CorruptBody        the bytes of a message are gone, or are not those that were accepted
     +-- RenderError            a slip can't become paper; final for this slip, kept and shown
@@ -78,6 +79,10 @@ class Refusal(RelayError):
 
 class SpoolError(RelayError):
     """The spool could not do it; nothing of it was kept."""
+
+
+class SpoolAway(SpoolError):
+    """The spool's database server does not answer, or changes over to another one; time mends that."""
 
 
 class LeaseLost(SpoolError):

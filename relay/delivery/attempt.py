@@ -46,6 +46,7 @@ class Attempts:
         maillog: MailLog,
     ) -> None:
         self._config = config
+        self._institutions = frozenset(institution.name for institution in config.institutions)
         self._store = store
         self._transports = transports
         self._notifier = notifier
@@ -131,6 +132,9 @@ class Attempts:
         transport = self._transports.get(delivery.route)
         if transport is None:
             return Outcome(State.DEFERRED, f"the configuration has no route {delivery.route!r} any more"), b""
+        if delivery.message.institution not in self._institutions:
+            reason = f"the configuration has no institution {delivery.message.institution!r} any more"
+            return Outcome(State.DEFERRED, reason), b""
         try:
             content = await self._store.content(delivery.message) if content is None else content
         except CorruptBody as error:

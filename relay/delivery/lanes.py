@@ -72,7 +72,14 @@ class Lane:
     @property
     def capacity(self) -> int:
         """Deliveries that wait here at the most, before more are claimed; they wait without their bytes."""
+        if self._failures and not self._trusted:
+            return 1  # the probe
         return max(10, 4 * min(self.route.limits.per_destination, 25))
+
+    @property
+    def room(self) -> int:
+        """Deliveries that may still be claimed for it."""
+        return 0 if self.is_shut else max(self.capacity - len(self._waiting), 0)
 
     @property
     def is_full(self) -> bool:

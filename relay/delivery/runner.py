@@ -31,6 +31,8 @@ LOOK_FOR_LATE = 5.0
 """Seconds between looks for deliveries that are late or to be given up."""
 
 _PAUSE_AFTER_FAULT = 5.0
+_CLOCK_STEP = 0.01
+"""Seconds after the end of a lease at which it is looked at: at the very end it might hold still."""
 
 
 class Runner:
@@ -110,12 +112,13 @@ class Runner:
 
     async def run(self) -> None:
         """Claims, renews and looks for what is late, until `stop`."""
-        renewing = asyncio.create_task(self._renew())
+        alive = [asyncio.create_task(self._renew()), asyncio.create_task(self._watch())]
         try:
             await self._work()
             await self._stopped.wait()  # attempts that are let end still need the lease
         finally:
-            renewing.cancel()
+            for task in alive:
+                task.cancel()
 
     async def _renew(self) -> None:
         """Shows that this node lives, however much there is to do."""
@@ -126,6 +129,19 @@ class Runner:
                     self._wake.set()
             except SpoolError as error:
                 self._maillog.fault("renew", error)
+
+    async def _watch(self) -> None:
+        """Takes over what a dead node holds as soon as its lease ends, without a commit while all live."""
+        while True:
+            try:
+                ends = await self._store.first_lease_end()
+                if ends is not None and ends < 0 and await self._store.take_over():
+                    self._wake.set()
+            except SpoolError as error:
+                self._maillog.fault("take-over", error)
+                ends = _PAUSE_AFTER_FAULT
+            pause = POLL if ends is None or ends < 0 else min(ends + _CLOCK_STEP, POLL)
+            await asyncio.sleep(pause)
 
     async def _work(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -162,9 +178,9 @@ class Runner:
 
     async def _claim(self) -> bool:
         """Claims a batch for the lanes that have room; whether there may be more."""
-        closed = {name for name, lane in self._lanes.items() if lane.is_full or lane.is_shut}
-        asked = [(lane, lane.left, lane.unclaimed) for name, lane in self._lanes.items() if name not in closed]
-        claimed, left = await self._store.claim(BATCH, closed)
+        room = {name: lane.room for name, lane in self._lanes.items()}
+        asked = [(lane, lane.left, lane.unclaimed) for name, lane in self._lanes.items() if room[name]]
+        claimed, left = await self._store.claim(BATCH, room)
         for delivery in claimed:
             # What waits here already was taken away from this node by an operator's order: as it is now, it counts.
             if delivery.key not in self._held or self._take_out(delivery.key):

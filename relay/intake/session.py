@@ -17,7 +17,7 @@ from typing import Any, AnyStr
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, TLSSetupException
 
 from relay.config.settings import Config, Listener, Source
-from relay.errors import AddressError, Refusal, SpoolError
+from relay.errors import AddressError, Refusal, SpoolAway, SpoolError
 from relay.intake.accept import Acceptance, Client
 from relay.intake.content import read_data
 from relay.intake.policy import Policy
@@ -363,7 +363,7 @@ class SmtpSession(SMTP):
             return refusal.reply
         except SpoolError as error:
             self._maillog.fault("spool", error)
-            return status.SPOOL_FULL
+            return status.SPOOL_AWAY if isinstance(error, SpoolAway) else status.SPOOL_FULL
 
     def _protocol(self) -> str:
         assert self.session is not None

@@ -94,6 +94,7 @@ def unknown_parameter(text: str) -> Reply:
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients; send the rest in another message")
 LOCAL_ERROR = Reply(451, "4.3.0", "a fault on our side; try again later")
 SPOOL_FULL = Reply(452, "4.3.1", "the spool can't take the message now; try again later")
+SPOOL_AWAY = Reply(451, "4.3.0", "the spool's database can't be reached now; try again later")
 SHUTTING_DOWN = Reply(421, "4.3.2", "the service is stopping; try again later")
 SENDER_OK = Reply(250, "2.1.0", "sender ok")
 RECIPIENT_OK = Reply(250, "2.1.5", "recipient ok")

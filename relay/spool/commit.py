@@ -27,7 +27,7 @@ from sqlalchemy import Connection, Engine, func
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.exc import SQLAlchemyError
 
-from relay.errors import RelayError, SpoolError
+from relay.errors import RelayError, SpoolAway, SpoolError
 from relay.spool.engine import (
     checkpoint,
     disk_failed,
@@ -274,7 +274,8 @@ def _put_mark(connection: Connection, mark: str) -> bool:
 def _as_ours(error: Exception) -> Exception:
     if isinstance(error, RelayError):
         return error
-    ours = SpoolError(f"the spool could not write: {in_words(error)}")
+    kind = SpoolAway if may_be_run_again(error) else SpoolError
+    ours = kind(f"the spool could not write: {in_words(error)}")
     ours.__cause__ = error
     return ours
 

@@ -3,7 +3,7 @@
 A service shows that it lives by renewing its row. When a row's lease has run out, whoever notices first removes it and
 lets go of all that bore its name; the fence of each write does the rest. A service whose own lease had run out takes
 nothing over before it has renewed in time: the server may have been away, and the others be as late as it is. Times are
-the database's own on a server, so that clocks of nodes may differ.
+the database's own on a server, so that clocks of nodes may differ. The others look when the first lease ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
-from sqlalchemy import Connection, delete, literal, select, text, update
+from sqlalchemy import Connection, delete, func, literal, select, text, update
 
 from relay.spool.records import Key, State
 from relay.spool.schema import attempts, commits, deliveries, nodes
@@ -68,6 +68,18 @@ def take_over(connection: Connection) -> int:
     )
     connection.execute(put.on_conflict_do_nothing())
     return connection.execute(update(deliveries).where(orphaned).values(let_go(0.0))).rowcount
+
+
+def first_end(connection: Connection, node: str) -> float | None:
+    """Seconds until the first lease of another node ends, negative when it has; None when there is no other node."""
+    ends = connection.execute(select(func.min(nodes.c.lease_until)).where(nodes.c.name != node)).scalar_one()
+    return None if ends is None else float(ends) - _now(connection)
+
+
+def is_alive(connection: Connection, node: str) -> bool:
+    """Whether a node's lease holds."""
+    holds = (nodes.c.name == node) & (nodes.c.lease_until >= _now(connection))
+    return connection.execute(select(literal(1)).where(holds)).first() is not None
 
 
 def held_keys(connection: Connection, node: str) -> set[Key]:

@@ -15,7 +15,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class Store:
         self._reader = reading_engine(place)
         self._commits = GroupCommit(self._writer)
         self._strangers: set[Key] = set()
+        self._in_time = False
 
     def open(self) -> None:
         """Takes the lock, brings the schema up to date, takes over what dead nodes left unfinished.
@@ -123,15 +124,13 @@ class Store:
 
         return self._commits.post(keep, len(new.content))
 
-    async def claim(
-        self, limit: int, except_destinations: Collection[str] = ()
-    ) -> tuple[list[Delivery], frozenset[str]]:
-        """Up to `limit` deliveries that are due and that nobody holds, the oldest of each destination first; this node
-        holds them now. With them the destinations that have more.
+    async def claim(self, limit: int, room: Mapping[str, int] | None = None) -> tuple[list[Delivery], frozenset[str]]:
+        """Up to `limit` deliveries that are due and that nobody holds, the oldest of each destination first, and of a
+        destination in `room` no more than it says; this node holds them now. With them the destinations that have more.
         """
         if not await asyncio.to_thread(self._has_come, deliveries.c.due_at):
             return [], frozenset()
-        return await self.write(lambda c: writes.claim(c, self.node, limit, except_destinations))
+        return await self.write(lambda c: writes.claim(c, self.node, limit, room or {}))
 
     async def claim_overdue(self, limit: int) -> list[Delivery]:
         """Up to `limit` deliveries that wait and are late (`warn_at`) or to be given up (`expires_at`)."""
@@ -210,6 +209,27 @@ class Store:
         """Accepts the message that tells of a delay, and lets the delivery wait on."""
         await self.write(lambda c: writes.warned(c, self.node, delivery, followups))
 
+    async def first_lease_end(self) -> float | None:
+        """Seconds until the first lease of another node ends, negative when it has; None when there is no other."""
+        return await asyncio.to_thread(self._first_lease_end) if self._lock is None else None
+
+    def _first_lease_end(self) -> float | None:
+        try:
+            with self._reader.connect() as connection:
+                return leases.first_end(connection, self.node)
+        except SQLAlchemyError as error:
+            raise SpoolError(f"the spool could not be read: {in_words(error)}") from error
+
+    async def take_over(self) -> int:
+        """Takes over what dead nodes hold; how many deliveries became free. None while this node does not renew in
+        time itself.
+        """
+
+        def work(connection: Connection) -> int:
+            return leases.take_over(connection) if leases.is_alive(connection, self.node) else 0
+
+        return await self.write(work) if self._in_time else 0
+
     async def renew(self, held: Collection[Key]) -> int:
         """Shows that this node lives, and takes over what dead nodes hold; how many deliveries became free.
 
@@ -218,16 +238,16 @@ class Store:
         """
         known = set(held)
 
-        def renew(connection: Connection) -> tuple[int, set[Key]]:
+        def renew(connection: Connection) -> tuple[bool, int, set[Key]]:
             in_time = leases.sign_in(connection, self.node, self.lease)
             leases.forget_marks(connection)
             freed = leases.take_over(connection) if in_time else 0
             strangers = leases.held_keys(connection, self.node) - known
             lost = strangers & self._strangers
             leases.let_go_of(connection, self.node, lost)
-            return freed + len(lost), strangers - lost
+            return in_time, freed + len(lost), strangers - lost
 
-        freed, self._strangers = await self.write(renew)
+        self._in_time, freed, self._strangers = await self.write(renew)
         return freed
 
     async def release(self, held: Sequence[Delivery]) -> None:

@@ -7,7 +7,7 @@ does not.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -127,20 +127,22 @@ def held_at_once(new: NewMessage, retry_at: Sequence[float | None]) -> list[Deli
 
 
 def claim(
-    connection: Connection, node: str, limit: int, except_destinations: Collection[str]
+    connection: Connection, node: str, limit: int, room: Mapping[str, int]
 ) -> tuple[list[Delivery], frozenset[str]]:
-    """Takes what is due, the oldest of each destination first, a fair share of each; and says which have more."""
+    """Takes what is due, the oldest of each destination first, a fair share of each, and no more of one than there is
+    room for; and says which have more. What has no room is not looked at.
+    """
     now = time.time()
     due = [
         destination
         for (destination,) in connection.execute(_DUE_DESTINATIONS, {"now": now})
-        if destination not in except_destinations
+        if room.get(destination, limit) > 0
     ]
     share = max(limit // max(len(due), 1), 10)
     claimed: list[Delivery] = []
     have_more = []
     for destination in due:
-        wanted = max(min(share, limit - len(claimed)), 0)
+        wanted = max(min(share, limit - len(claimed), room.get(destination, limit)), 0)
         found = _claim_of(connection, destination, now, wanted) if wanted else []
         claimed += found
         if len(found) == wanted:

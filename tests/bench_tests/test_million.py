@@ -54,7 +54,7 @@ def cost(place: Place, due: str) -> int:
                 if due == "late":
                     claimed = len(writes.claim_overdue(connection, "node", 1000))
                 else:
-                    claimed = len(writes.claim(connection, "node", 1000, ())[0])
+                    claimed = len(writes.claim(connection, "node", 1000, {})[0])
 
             took = steps(connection, claim)
             assert claimed == count

@@ -168,10 +168,10 @@ class Cluster:
 
     @property
     def longest_take_over(self) -> float:
-        """Seconds after which a dead node's work goes on at the latest, on a machine that is not busy otherwise: its
-        lease runs out, the others look each third of a lease, and each second for what is due.
+        """Seconds after which a dead node's work goes on at the latest, on a machine that is not busy otherwise: the
+        others look when its lease ends.
         """
-        return self.lease * 4 / 3 + 1
+        return self.lease
 
     async def taken_over(self, death: Death, *, seconds: float = 60.0) -> float:
         """Seconds from a node's death until the first letter that it had held was at the next hop."""

@@ -74,6 +74,45 @@ async def test_after_the_server_was_away_for_longer_than_a_lease_nodes_that_live
         await asyncio.to_thread(node.close)
 
 
+async def test_the_others_know_when_a_lease_ends_and_take_over_then(postgres: Postgres) -> None:
+    place = Place.of(Spool(url=postgres.create_database()))
+    dead, heir = Store(place, lease=1.0), Store(place, lease=30)
+    heir.open()
+    assert await heir.first_lease_end() is None, "it is alone"
+    dead.open()
+    held = (await dead.accept(new_message(b"mail", ("a@patron.example", "default")), (time.time() + 60,)))[0]
+    assert await heir.renew(()) == 0
+    ends = await heir.first_lease_end()
+    assert ends is not None
+    assert 0 < ends <= 1
+    assert await heir.take_over() == 0, "the lease still holds"
+    await asyncio.sleep(ends + 0.01)  # by the clock of the server
+    assert (await heir.first_lease_end() or 0) < 0
+    assert await heir.take_over() == 1
+    assert [each.key for each in (await heir.claim(10))[0]] == [held.key]
+    assert await heir.first_lease_end() is None
+    for node in (dead, heir):
+        await asyncio.to_thread(node.close)
+
+
+async def test_a_node_that_was_away_itself_takes_nothing_over_before_it_has_renewed_in_time(postgres: Postgres) -> None:
+    place = Place.of(Spool(url=postgres.create_database()))
+    first, second = Store(place, lease=0.5), Store(place, lease=0.5)
+    first.open()
+    second.open()
+    await first.accept(new_message(b"mail", ("a@patron.example", "default")), (time.time() + 60,))
+    await second.renew(())
+    await asyncio.sleep(0.6)  # both leases run out by the clock of the server
+    assert await second.take_over() == 0, "its own lease has run out"
+    assert await second.renew(()) == 0
+    assert await second.take_over() == 0, "the other may be as late as it was"
+    await second.renew(())
+    assert await second.take_over() + await second.renew(()) == 0, "the renewal had taken over already"
+    assert len((await second.claim(10))[0]) == 1
+    for node in (first, second):
+        await asyncio.to_thread(node.close)
+
+
 async def test_a_node_that_falls_asleep_within_a_transaction_holds_nobody_up(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,10 +43,12 @@ class World:
         self.running: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
         self.began: list[float] = []
+        self.on_deliver: Callable[[], None] = lambda: None
 
     async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
         domain = delivery.recipient.rpartition("@")[2]
         self.began.append(time.monotonic())
+        self.on_deliver()
         self.asked[domain] += 1
         for name in (domain, "all"):
             self.running[name] += 1
@@ -146,6 +148,19 @@ async def test_a_destination_that_answers_again_gets_a_probe_and_then_the_rest_i
     bench.world.dead.clear()
     await until(lambda: bench.world.taken["dead.example"] == 30, "all of them")
     await until(lambda: bench.states("dead.example") == {"delivered": 30}, "their ends")
+
+
+async def test_a_probe_takes_no_more_than_itself_and_the_next_one_out_of_the_spool(
+    start: Callable[[Limits], Bench],
+) -> None:
+    bench = start(Limits(total=10, per_destination=5, backoff_first=0.1, backoff_longest=0.1))
+    held: list[int] = []
+    bench.world.on_deliver = lambda: held.append(len(bench.runner._held))
+    await bench.start()
+    bench.world.dead.add("dead.example")
+    await bench.accept("dead.example", 30)
+    await until(lambda: bench.world.asked["dead.example"] >= 5, "some probes")
+    assert max(held[2:]) <= 2, held
 
 
 async def test_what_waits_for_a_dead_destination_expires_without_an_attempt(start: Callable[[Limits], Bench]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -60,9 +61,10 @@ class Bench:
         attempts = Attempts(config, self.store, self.gates, Notifier(config), MailLog())
         self.runner = Runner(self.store, attempts, self.gates, MailLog())
 
-    async def accept(self, *routes: str, **times: float) -> None:
+    async def accept(self, *routes: str, institution: str = "demo", **times: float) -> None:
         """As intake does it."""
         new = new_message(CONTENT, *((f"{number}@b.example", route) for number, route in enumerate(routes)), **times)
+        new = replace(new, message=replace(new.message, institution=institution))
         retry_at = self.runner.reserve(new.deliveries)
         held = await self.store.accept(new, retry_at)
         if retry_at is None:
@@ -129,3 +131,11 @@ async def test_mail_of_a_route_that_the_configuration_lost_waits(bench: Bench) -
     await bench.accept("gone")
     await until(lambda: bench.lines()[0].state == "deferred", "it to be put off")
     assert "has no route 'gone' any more" in bench.lines()[0].reason
+
+
+async def test_mail_of_an_institution_that_the_configuration_lost_waits(bench: Bench) -> None:
+    bench.gates["quick"].open.set()
+    await bench.accept("quick", institution="gone")
+    await until(lambda: bench.lines()[0].state == "deferred", "it to be put off")
+    assert "has no institution 'gone' any more" in bench.lines()[0].reason
+    assert not bench.gates["quick"].passed

@@ -106,7 +106,7 @@ async def test_unclaimed_deliveries_come_oldest_first_of_each_destination(store:
 
 async def test_destinations_that_are_excepted_are_passed_over(store: Store) -> None:
     await accept(store, claim=False)
-    claimed, left = await store.claim(10, {"default"})
+    claimed, left = await store.claim(10, {"default": 0})
     assert [each.destination for each in claimed] == ["print:desk"]
     assert left == frozenset()
 

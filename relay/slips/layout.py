@@ -1,0 +1,110 @@
+"""The seam to the layout engine: HTML and pictures in, pages and PDF out. Behind it is WeasyPrint.
+
+Does: lays out one page of HTML at a time; keeps what is costly to build (fonts, fetcher, style sheets) from slip to
+slip; says how far the ink of each page goes.
+Promises: nothing is loaded but the pictures that it was given.
+Known limits: no guard against time and memory of its own: that is why it runs in `child`, under `sandbox`.
+
+Another engine would replace this module and `extent`, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from weasyprint import CSS, HTML
+from weasyprint.document import Document
+from weasyprint.text.fonts import FontConfiguration
+from weasyprint.urls import URLFetcher, URLFetcherResponse
+
+from relay.slips.extent import Extent, extent
+from relay.slips.page import Page, slip_templates
+
+PX_PER_MM = 96 / 25.4
+"""CSS pixels in a millimetre of paper."""
+
+
+class PictureFetcher(URLFetcher):  # type: ignore[misc]  # WeasyPrint has no types
+    """Answers for the pictures of the letter at hand, and refuses everything else without opening anything."""
+
+    def __init__(self) -> None:
+        # Not calling URLFetcher.__init__ is the point: it installs handlers for http, ftp and file, and reads the
+        # machine's certificates (21 ms).
+        self._fail_on_errors = False
+        self._pictures: Mapping[str, bytes] = {}
+
+    def serve(self, pictures: Mapping[str, bytes]) -> None:
+        """From now on, these and no others."""
+        self._pictures = pictures
+
+    def fetch(self, url: str, headers: object = None) -> URLFetcherResponse:
+        """The picture of that URL; ValueError for any other."""
+        content = self._pictures.get(url)
+        if content is None:
+            raise ValueError("not a picture of this letter")
+        return URLFetcherResponse(url, content, {"Content-Type": "image/png"})
+
+    def open(self, url: object, data: object = None, timeout: object = None) -> URLFetcherResponse:
+        """Never: this is the way to the handlers of urllib."""
+        raise ValueError("not a picture of this letter")
+
+
+class Sheets:
+    """A letter that was laid out: its pages, in CSS pixels."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+
+    @property
+    def pages(self) -> int:
+        """How many there are."""
+        return len(self._document.pages)
+
+    def extents(self) -> list[Extent]:
+        """How far the ink goes on each page."""
+        return [extent(page) for page in self._document.pages]
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height of the first page."""
+        first = self._document.pages[0]
+        return first.width, first.height
+
+    def cut(self, height: float) -> None:
+        """Ends the first page at that height, if it is longer. The layout stays; only the PDF page gets shorter."""
+        first = self._document.pages[0]
+        first.height = min(first.height, height)
+
+    def pdf(self, zoom: float) -> bytes:
+        """The PDF, drawn `zoom` times as large as it was laid out."""
+        pdf: bytes = self._document.write_pdf(zoom=zoom)
+        return pdf
+
+
+class Engine:
+    """Lays out letter after letter. One per child; not for several threads."""
+
+    def __init__(self) -> None:
+        self._fonts = FontConfiguration()
+        self._fetcher = PictureFetcher()
+        self._fit, self._roll, self._tight = map(self._stylesheet, ("fit.css", "roll.css", "tight.css"))
+
+    def serve(self, pictures: Mapping[str, bytes]) -> None:
+        """From now on the letter may load these pictures, by their URLs, and no others."""
+        self._fetcher.serve(pictures)
+
+    def lay_out(self, html: str, page: Page) -> Sheets:
+        """The pages of a whole HTML page. Raises RecursionError when its elements are nested too deeply."""
+        stylesheets = [self._fit]
+        stylesheets += [self._roll] if page.is_roll else []
+        stylesheets += [self._tight] if page.is_tight else []
+        document: Document = HTML(string=html, base_url=None, url_fetcher=self._fetcher).render(
+            font_config=self._fonts,
+            presentational_hints=True,  # Alma's tables are laid out by width=, align= and bgcolor=
+            stylesheets=stylesheets,
+        )
+        return Sheets(document)
+
+    def _stylesheet(self, name: str) -> CSS:
+        css = (slip_templates() / name).read_text(encoding="utf-8")
+        return CSS(string=css, font_config=self._fonts, url_fetcher=self._fetcher)
