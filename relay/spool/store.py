@@ -190,16 +190,18 @@ class Store:
         """Records how the attempt ended, accepts what follows from it (a DSN) in the same transaction, and lets go of
         the delivery. `retry_at` counts when it is deferred.
         """
+        ended_at = time.time()  # now, and not when there is a commit for it
 
         def work(connection: Connection) -> None:
-            writes.settle(connection, self.node, delivery, outcome, retry_at, followups, keep=False)
+            writes.settle(connection, self.node, delivery, outcome, ended_at, retry_at, followups, keep=False)
 
         # Nobody waits for it: where one message comes after the other it shares the commit of the next one.
         await self._commits.post(work, sum(len(new.content) for new in followups), urgent=False)
 
     async def put_off(self, delivery: Delivery, outcome: Outcome, retry_at: float) -> Delivery:
         """Records that the attempt was put off, and keeps hold of the delivery; gives it as it is now."""
-        return await self.write(lambda c: writes.settle(c, self.node, delivery, outcome, retry_at, (), keep=True))
+        now = time.time()
+        return await self.write(lambda c: writes.settle(c, self.node, delivery, outcome, now, retry_at, (), keep=True))
 
     async def give_up(self, delivery: Delivery, reason: str, followups: Sequence[NewMessage] = ()) -> None:
         """Ends a delivery as expired that waited too long, with what follows from it."""

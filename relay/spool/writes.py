@@ -253,13 +253,13 @@ def settle(
     node: str,
     delivery: Delivery,
     outcome: Outcome,
+    now: float,
     retry_at: float,
     followups: Sequence[NewMessage],
     *,
     keep: bool,
 ) -> Delivery:
-    """The attempt ended, and this is what follows from it."""
-    now = time.time()
+    """The attempt ended `now`, and this is what follows from it."""
     waits = outcome.state in OPEN
     reason = printable("; ".join([outcome.reason, *outcome.notes] if outcome.reason else outcome.notes), 2000)
     values: dict[str, Any] = {} if waits and keep else {"lease_owner": None}

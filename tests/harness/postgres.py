@@ -44,6 +44,8 @@ SOCKET_NUMBER = 5432
 
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
+CLEAN_UP_SECONDS = 120.0
+"""Hundreds of databases were made: on a busy machine removing them takes its time."""
 
 POSTGRESQL_CONF = """
 listen_addresses = '{address}'
@@ -187,14 +189,14 @@ class Postgres:
         if self.alive:
             await self.stop("immediate")
         self._dismiss_watchman()
-        await until(lambda: self._watchman.poll() is not None, "the watchman to clean up", seconds=STOP_SECONDS)
+        await until(lambda: self._watchman.poll() is not None, "the watchman to clean up", seconds=CLEAN_UP_SECONDS)
 
     def close_sync(self) -> None:
         """`close` for plain code."""
         if self.alive:
             self.stop_sync("immediate")
         self._dismiss_watchman()
-        self._watchman.wait(STOP_SECONDS)
+        self._watchman.wait(CLEAN_UP_SECONDS)
 
     async def __aenter__(self) -> Self:
         try:
