@@ -18,7 +18,8 @@ The journey of a message, in the order of the folders:
    the job until CUPS says how it ended.
 
 Beside the journey: **mail** is the vocabulary, **config** every setting, **dns** what domains publish, `maillog` the
-one log, `errors` the tree of what can go wrong, `app` the one place that puts the parts together, **cli** the command.
+one log, `metrics` what is counted with it, `errors` the tree of what can go wrong, `app` the one place that puts the
+parts together, **cli** the command.
 """
 
 __version__ = "0.1.0"

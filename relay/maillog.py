@@ -1,5 +1,6 @@
 """The mail log: one function per event, the queue id first, one line of `key=value` each on the logger `slip-relay`.
 
+What is written is counted too (`relay.metrics`).
 Promises: no subject, no body, no name of a person; the local part of a recipient only where the configuration says so.
 Text from outside is quoted, so that it can't forge a line.
 """
@@ -12,6 +13,7 @@ import sys
 from typing import Literal
 
 from relay.mail.status import Reply
+from relay.metrics import Metrics
 
 _LOCAL_PART = re.compile(r'"(?:[^"\\]|\\.)*"@|[^\s<>@,;:()\[\]]+@')
 _PLAIN = re.compile(r"[!#-<>-~]+")
@@ -19,10 +21,11 @@ _PLAIN = re.compile(r"[!#-<>-~]+")
 
 
 class MailLog:
-    """Writes the events of mail; `addresses` is the setting `log.addresses`."""
+    """Writes the events of mail, and counts them; `addresses` is the setting `log.addresses`."""
 
     def __init__(self, addresses: Literal["domain", "shown"] = "domain") -> None:
         self._addresses = addresses
+        self.metrics = Metrics()
         self._logger = logging.getLogger("slip-relay")
 
     def accepted(
@@ -38,6 +41,8 @@ class MailLog:
         seconds: float,
     ) -> None:
         """A message is in the spool, and will be answered with 250."""
+        self.metrics.accepted.labels(source, institution).inc()
+        self.metrics.accepted_bytes.labels(source, institution).inc(size)
         self._write(
             "accepted",
             id=queue_id,
@@ -52,6 +57,7 @@ class MailLog:
 
     def refused(self, *, client: str, stage: str, reply: Reply) -> None:
         """A client was told no."""
+        self.metrics.refused.labels(stage, reply.code).inc()
         self._write("refused", client=client, stage=stage, code=reply.code, status=reply.enhanced, text=reply.text)
 
     def attempt_ended(
@@ -67,6 +73,7 @@ class MailLog:
         reason: str,
     ) -> None:
         """An attempt of a delivery ended in a state."""
+        self.metrics.attempts.labels(route, state).inc()
         self._write(
             "attempt",
             id=queue_id,
@@ -81,10 +88,12 @@ class MailLog:
 
     def notified(self, queue_id: str, *, about: str, recipient: str, size: int) -> None:
         """A DSN of ours was accepted into the spool."""
+        self.metrics.notified.inc()
         self._write("notified", id=queue_id, about=about, recipient=self._address(recipient), size=size)
 
     def expired(self, queue_id: str, number: int, *, route: str) -> None:
         """A delivery was given up that waited too long."""
+        self.metrics.expired.labels(route).inc()
         self._write("expired", id=queue_id, delivery=number, route=route)
 
     def lease_lost(self, queue_id: str, number: int, error: Exception) -> None:
@@ -93,14 +102,17 @@ class MailLog:
 
     def order(self, queue_id: str, number: int, *, verb: str, who: str, was: str, state: str, route: str) -> None:
         """An operator said what is to become of a delivery: `who` has the name of the account."""
+        self.metrics.orders.labels(verb).inc()
         self._write("order", id=queue_id, delivery=number, verb=verb, who=who, was=was, state=state, route=route)
 
     def destination_shut(self, destination: str, *, seconds: float, reason: str) -> None:
         """A destination can't be reached and is given a rest."""
+        self.metrics.shut.inc()
         self._write("backoff", destination=destination, seconds=f"{seconds:.0f}", reason=self._masked(reason))
 
     def job(self, queue_id: str, number: int, *, printer: str, job: str, job_id: int | None, event: str) -> None:
         """Something happened to a print job."""
+        self.metrics.jobs.labels(printer, event).inc()
         self._write("print", id=queue_id, delivery=number, printer=printer, job=job, job_id=job_id, what=event)
 
     def cleaned(self, *, bodies: int, messages: int, pages: int) -> None:
@@ -113,6 +125,7 @@ class MailLog:
 
     def fault(self, where: str, error: BaseException) -> None:
         """A fault of ours. The trace goes to the log, never onto the wire."""
+        self.metrics.faults.inc()
         self._logger.error("event=fault where=%s error=%s", where, _quoted(type(error).__name__), exc_info=error)
 
     def _write(self, event: str, **facts: object) -> None:

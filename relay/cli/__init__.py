@@ -18,6 +18,7 @@ _HOMES = {
     "check": "check",
     "dkim": "dkim",
     "hash-password": "service",
+    "metrics": "metrics",
     "queue": "queue",
     "serve": "service",
     "spool": "spool",

@@ -44,6 +44,16 @@ def orders_for(config: Config) -> Iterator[Give]:
         yield give
 
 
+def metrics_of(config: Config) -> str:
+    """What the running service has counted. Raises OrderError when none runs, or it does not answer."""
+    path = socket_path(config)
+    connection = _connect(path)
+    if connection is None:
+        raise OrderError(f"no service answers at {path}: it counts while it runs")
+    with connection, connection.makefile("rb") as answers:
+        return protocol.read_metrics(_said(connection, answers.readline, protocol.QUESTION) or b"")
+
+
 def on_behalf_of() -> str:
     """The account for which root speaks, where sudo says so."""
     name = os.environ.get("SUDO_USER", "")
@@ -71,15 +81,21 @@ def _connect(path: Path) -> socket.socket | None:
 
 
 def _ask(connection: socket.socket, readline: Callable[[int], bytes], request: Request) -> Result:
+    line = _said(connection, readline, protocol.write_request(request))
+    if line is None:
+        raise OrderError("the service gave no answer: the order may have been carried out or not; look at the queue")
+    return protocol.read_answer(line)
+
+
+def _said(connection: socket.socket, readline: Callable[[int], bytes], request: bytes) -> bytes | None:
+    """The line that answers a request; None when there came none."""
     with contextlib.suppress(OSError):  # it may have said no already, and gone
-        connection.sendall(protocol.write_request(request))
+        connection.sendall(request)
     try:
         line = readline(protocol.MAX_ANSWER)
     except OSError:
-        line = b""
-    if not line.endswith(b"\n"):
-        raise OrderError("the service gave no answer: the order may have been carried out or not; look at the queue")
-    return protocol.read_answer(line)
+        return None
+    return line if line.endswith(b"\n") else None
 
 
 @contextlib.contextmanager

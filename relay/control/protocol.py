@@ -2,7 +2,8 @@
 
 A request: `{"verb": "hold", "deliveries": [["QUEUE-ID", 0], ...]}`, and where it is so `"why": TEXT`,
 `"only": [STATE, ...]`, `"more": true` and `"for": ACCOUNT`. An answer: `{"done": [["QUEUE-ID", 0, WAS, NOW, ROUTE],
-...], "refused": [["QUEUE-ID", 0, WHY], ...]}`, or `{"error": SENTENCE}`.
+...], "refused": [["QUEUE-ID", 0, WHY], ...]}`, or `{"error": SENTENCE}`. The question `{"ask": "metrics"}` is answered
+with `{"metrics": TEXT}`.
 Refuses, with OrderError and a sentence, what is not such a line.
 """
 
@@ -73,6 +74,23 @@ def read_request(line: bytes) -> Request:
     if not isinstance(account, str) or not (account == "" or ACCOUNT.fullmatch(account)):
         raise OrderError("'for' is the name of an account")
     return Request(verb, _keys(said.get("deliveries")), why, only, more, account)
+
+
+QUESTION = b'{"ask":"metrics"}\n'
+"""Asks for the metrics."""
+
+
+def write_metrics(text: str) -> bytes:
+    """The metrics as a line."""
+    return _line({"metrics": text})
+
+
+def read_metrics(line: bytes) -> str:
+    """A line as metrics; raises OrderError when it is something else."""
+    said = _object(line)
+    if not isinstance(said.get("metrics"), str):
+        raise OrderError(str(said.get("error", "the service gave an answer that can't be read")))
+    return str(said["metrics"])
 
 
 def write_answer(answer: Result | OrderError) -> bytes:

@@ -134,6 +134,8 @@ class ControlSocket:
             self._busy.discard(task)
 
     async def _answer(self, line: bytes, user: int) -> bytes:
+        if line == protocol.QUESTION:
+            return protocol.write_metrics(self._maillog.metrics.text())
         try:
             request = protocol.read_request(line)
             return protocol.write_answer(await self._desk.carry_out(request, account(user, request.on_behalf_of)))

@@ -24,6 +24,7 @@ HOMES = {
     "dns": ("relay.dns.",),
     "click": ("relay.cli",),
     "rich": ("relay.cli.",),
+    "prometheus_client": ("relay.metrics",),
     "pydantic": ("relay.config.",),
 }
 

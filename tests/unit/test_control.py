@@ -23,7 +23,7 @@ from hypothesis import given, strategies
 
 from relay.config.settings import Config, Spool
 from relay.control import protocol
-from relay.control.client import orders_for
+from relay.control.client import metrics_of, orders_for
 from relay.control.desk import Desk, account
 from relay.control.place import ON_A_SERVER, socket_path
 from relay.control.protocol import Request
@@ -191,8 +191,9 @@ class Service:
         self.path = path
         self.store = Store(Place.of(config.spool))
         self.changes = 0
-        desk = Desk(config, self.store, MailLog(), self._changed)
-        self.socket = ControlSocket(path, desk, MailLog())
+        maillog = MailLog()
+        desk = Desk(config, self.store, maillog, self._changed)
+        self.socket = ControlSocket(path, desk, maillog)
         self.store.open()
 
     def _changed(self) -> None:
@@ -255,6 +256,17 @@ async def test_an_order_is_carried_out_answered_logged_and_told_to_the_runner(
     history = message_history(service.store.place, key[0])
     assert history is not None
     assert [(each.verb, each.who) for each in history.deliveries[0].orders] == [("release", ME), ("retry", ME)]
+
+
+@pytest.mark.asyncio
+async def test_the_service_says_what_it_has_counted(service: Service) -> None:
+    key = await service.held()
+    await service.give(Request(Verb.RELEASE, (key,)))
+    text = await asyncio.to_thread(metrics_of, service.config)
+    assert 'slip_relay_orders_total{verb="release"} 1.0\n' in text
+    await service.socket.close()
+    with pytest.raises(OrderError, match="no service answers"):
+        await asyncio.to_thread(metrics_of, service.config)
 
 
 @pytest.mark.asyncio

@@ -1,0 +1,35 @@
+"""What is counted, for Prometheus: every metric with its labels and its meaning.
+
+Promises: labels are names of the configuration, states and codes, so that their number is bounded; never an address, a
+queue id or anything of the mail. Counts begin at the start of the service.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+
+PREFIX = "slip_relay"
+
+
+class Metrics:
+    """The counters of one service. `relay.maillog` counts as it writes, so that log and metrics say the same."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.accepted = self._counter("messages_accepted", "Messages answered with 250.", "source", "institution")
+        self.accepted_bytes = self._counter("accepted_bytes", "Bytes of these messages.", "source", "institution")
+        self.refused = self._counter("refusals", "Replies that told a client no.", "stage", "code")
+        self.attempts = self._counter("attempts", "Attempts that ended, by the state that followed.", "route", "state")
+        self.expired = self._counter("expired", "Deliveries given up that had waited too long.", "route")
+        self.notified = self._counter("dsns", "DSNs of our own that were accepted into the spool.")
+        self.orders = self._counter("orders", "Orders of operators that were carried out.", "verb")
+        self.shut = self._counter("destinations_shut", "Times a destination was given a rest.")
+        self.jobs = self._counter("print_jobs", "What happened to print jobs.", "printer", "what")
+        self.faults = self._counter("faults", "Faults of slip-relay itself; the log has each with its trace.")
+
+    def text(self) -> str:
+        """All of them, in the text format of Prometheus."""
+        return generate_latest(self._registry).decode("utf-8")
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(f"{PREFIX}_{name}", meaning, labels, registry=self._registry)
