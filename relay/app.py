@@ -28,6 +28,7 @@ from relay.outgoing.assemble import Assembler
 from relay.outgoing.sign import Signer
 from relay.printing.cups import CupsServer
 from relay.routing.rules import DISCARD, HOLD, PRINT
+from relay.slips import trial
 from relay.slips.pool import RenderPool
 from relay.spool.engine import Place
 from relay.spool.records import State
@@ -67,6 +68,7 @@ class Appliance:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await self._check_cups()
+        self._try_profiles()
         self._store.open()
         try:
             await self._serve(stop)
@@ -119,6 +121,12 @@ class Appliance:
         for printer in self._config.printers:
             if printer.queue not in queues:
                 self._maillog.service("queue-missing", printer=printer.name, queue=printer.queue)
+
+    def _try_profiles(self) -> None:
+        """A template that is wrong holds slips, and no other mail: it is said, and is no reason not to start."""
+        for name in sorted({printer.profile for printer in self._config.printers}):
+            for setting, fault in trial.faults(self._config.profile(name)):
+                self._maillog.service("profile-wrong", profile=name, setting=setting, why=fault)
 
     def _build_transports(self) -> dict[str, Transport]:
         """The way out for each route that the configuration knows."""

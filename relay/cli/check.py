@@ -14,7 +14,7 @@ from relay.config.settings import Config
 from relay.errors import ConfigError, Problem, RelayError
 from relay.intake.listener import tls_context
 from relay.outgoing.sign import load_key
-from relay.slips.page import environment, find_template
+from relay.slips import trial
 from relay.transports.connection import verifying_context
 
 
@@ -43,8 +43,8 @@ def _try_parts(config: Config) -> None:
         place = f"next_hops[{i + 1}].ca_file ({hop.name!r})"
         _collect(problems, place, partial(verifying_context, hop))
     for i, profile in enumerate(config.profiles):
-        place = f"profiles[{i + 1}].template ({profile.name!r})"
-        _collect(problems, place, partial(find_template, environment(profile.template), profile))
+        for setting, fault in trial.faults(profile):
+            problems.append(Problem(f"profiles[{i + 1}].{setting} ({profile.name!r})", fault))
     folder = config.spool.path.parent if config.spool.path is not None else None
     if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
         problems.append(Problem("spool.url", f"the folder {folder} does not exist or can't be written"))

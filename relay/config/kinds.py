@@ -26,9 +26,15 @@ from relay.mail.address import parse_address, parse_domain
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
-_PAPER = re.compile(r"(\d+(?:\.\d+)?)(?:x(\d+(?:\.\d+)?))?mm")
+_PAPER = re.compile(r"(\d+(?:\.\d+)?)(?:x(\d+(?:\.\d+)?))?(mm|in)")
 
-NAMED_PAPERS = {"A4": (210.0, 297.0), "A5": (148.0, 210.0), "Letter": (215.9, 279.4)}
+NAMED_PAPERS = {
+    "A4": (210.0, 297.0),
+    "A5": (148.0, 210.0),
+    "A6": (105.0, 148.0),
+    "Letter": (215.9, 279.4),
+    "Legal": (215.9, 355.6),
+}
 """Sheets by name: width and height in millimetres."""
 
 
@@ -67,7 +73,8 @@ def is_file(path: Path) -> bool:
 def paper_size(paper: str) -> tuple[float, float | None]:
     """Width and height in millimetres of a paper; the height is None on a roll, which is cut where the content ends.
 
-    `paper` is A4, A5, Letter, WIDTHxHEIGHTmm (a sheet) or WIDTHmm (a roll). Raises ValueError for anything else.
+    `paper` is one of NAMED_PAPERS, WIDTHxHEIGHTmm (a sheet) or WIDTHmm (a roll), or the same in inches ("in"). Raises
+    ValueError for anything else.
     """
     if paper in NAMED_PAPERS:
         return NAMED_PAPERS[paper]
@@ -75,7 +82,8 @@ def paper_size(paper: str) -> tuple[float, float | None]:
     if not match:
         known = ", ".join(NAMED_PAPERS)
         raise ValueError(f'a paper is {known}, a sheet as in "100x150mm", or the width of a roll as in "80mm"')
-    width, height = float(match[1]), float(match[2]) if match[2] else None
+    unit = 25.4 if match[3] == "in" else 1.0
+    width, height = float(match[1]) * unit, float(match[2]) * unit if match[2] else None
     if not 20 <= width <= 1000 or (height is not None and not 20 <= height <= 5000):
         raise ValueError("a paper is between 20 and 1000 mm wide, and a sheet between 20 and 5000 mm high")
     return width, height

@@ -18,14 +18,14 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from relay.config.printers import BUILT_IN_PROFILES
+from relay.config.profiles import BUILT_IN_PROFILES
 from relay.config.settings import Config, Spool
 from relay.errors import ConfigError, Problem
 from relay.mail.address import parse_address
 
 Place = tuple[str | int, ...]
 
-_PATHS = ("tls_certificate", "tls_key", "key_file", "ca_file", "file")
+_PATHS = ("tls_certificate", "tls_key", "key_file", "ca_file", "file", "stylesheet")
 _SECRETS = {"password", "secret", "passwd", "key"}
 
 

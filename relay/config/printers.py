@@ -1,4 +1,4 @@
-"""The settings of paper: CUPS, the renderer, profiles and printers."""
+"""The settings of paper: CUPS, the renderer and printers. What a slip looks like is in `profiles`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from relay.config.kinds import Duration, Mailbox, Name, Settings, Size, Text, paper_size
+from relay.config.kinds import Duration, Mailbox, Name, Settings, Size, Text
 from relay.config.next_hops import Retry
 
 
@@ -43,39 +43,6 @@ class Rendering(Settings):
     "A slip with more pages is held."
 
 
-class Profile(Settings):
-    """How a slip is laid out for a kind of printer."""
-
-    name: Name
-    paper: str
-    "A4, A5, Letter, a sheet as in `100x150mm`, or a roll as in `80mm`: as long as its content."
-    margin_mm: Annotated[float, Field(ge=0, le=100)] = 12.0
-    "Margin on all four sides, in millimetres."
-    font_family: str = "Liberation Sans, DejaVu Sans, sans-serif"
-    "Fonts for text that names none."
-    font_size_pt: Annotated[float, Field(ge=4, le=72)] = 11.0
-    "Size of text that names none, in points."
-    dpi: Annotated[int, Field(ge=72, le=2400)] = 300
-    "Resolution of the printer."
-    template: str = "slip.html"
-    "Jinja2 page template: one of templates/slips, or the path of your own."
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        width, height = paper_size(self.paper)
-        if 2 * self.margin_mm > min(width, height or width) - 10:
-            raise ValueError(f"margins of {self.margin_mm} mm leave no room on {self.paper}")
-        return self
-
-
-BUILT_IN_PROFILES = (
-    Profile(name="a4", paper="A4"),
-    Profile(name="a5", paper="A5", margin_mm=8.0, font_size_pt=10.0),
-    Profile(name="letter", paper="Letter"),
-    Profile(name="receipt80", paper="80mm", margin_mm=4.0, font_size_pt=9.0, dpi=203, template="receipt.html"),
-)
-
-
 class Printer(Settings):
     """A printer: the mailboxes Alma writes to and the CUPS queue the paper comes from."""
 
@@ -88,6 +55,8 @@ class Printer(Settings):
     "Name of its CUPS queue."
     profile: Name
     "Profile that lays out its slips."
+    desk: Annotated[str, Field(max_length=100)] | None = None
+    "What slips call the desk; without it the printer's name."
     retry: Retry = Retry()
     "Other times than those of [delivery]."
 

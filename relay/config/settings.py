@@ -32,7 +32,8 @@ from relay.config.kinds import (
     nameserver,
 )
 from relay.config.next_hops import Delivery, NextHop
-from relay.config.printers import BUILT_IN_PROFILES, Cups, Printer, Profile, Rendering
+from relay.config.printers import Cups, Printer, Rendering
+from relay.config.profiles import BUILT_IN_PROFILES, Profile
 from relay.mail.address import Address, parse_address
 
 _Named = TypeVar("_Named", "Institution", "NextHop", Printer, Profile)

@@ -1,9 +1,12 @@
-"""What CUPS says about a job (RFC 8011 5.3.7), in the words of this project."""
+"""What CUPS is asked for with a job, and what it says about one (RFC 8011 5.3.7), in the words of this project."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+
+from relay.config.kinds import NAMED_PAPERS, paper_size
+from relay.config.profiles import Profile
 
 
 class JobEnd(Enum):
@@ -14,7 +17,6 @@ class JobEnd(Enum):
     ABORTED = "aborted"
 
 
-_NAMED_SHEETS = ("A4", "A5", "Letter")
 _NO_TROUBLE = ("Idle", "Printing", "Ready")
 _STOPPED = 6
 _ENDS = {7: JobEnd.CANCELLED, 8: JobEnd.ABORTED, 9: JobEnd.COMPLETED}
@@ -49,11 +51,33 @@ class JobStatus:
         return _ENDS.get(self.state)
 
 
-def page_options(width_mm: float, height_mm: float, paper: str) -> dict[str, str]:
-    """The options of a job that keep a page at its size: a sheet by its name, everything else by its measure.
+def job_options(
+    profile: Profile, size_mm: tuple[float, float], pages: int, copies: int | None = None
+) -> dict[str, str]:
+    """The options of a job: the paper, how it is turned, taken and cut, and how many of it. Numbers are text.
 
-    Without a size CUPS takes the queue's default, which on a roll can be two metres. `PageSize` is exact where `media`
-    is cut to whole points (CUPS 2.4.2).
+    A sheet is named, everything else goes by its measure: without a size CUPS takes the queue's default, which on a
+    roll can be two metres. `PageSize` is exact where `media` is cut to whole points (CUPS 2.4.2). A landscape page goes
+    with the portrait sheet's size and nothing else: CUPS turns it, and would turn it twice with orientation-requested.
+
+    `sides`, `InputSlot`, `print-color-mode`, `copies` and `CutMedia` are understood by queues with a driver and, in
+    IPP's own words (media-source, finishings), by the devices behind driverless ones; what a queue does not know it
+    ignores. `copies` given here counts instead of the profile's.
     """
-    size = paper if paper in _NAMED_SHEETS else f"Custom.{width_mm:.2f}x{height_mm:.2f}mm"
-    return {"PageSize": size, "print-scaling": "none"}
+    width, height = size_mm
+    if profile.orientation == "landscape" and width > height:
+        width, height = height, width
+    size = profile.paper if profile.paper in NAMED_PAPERS else f"Custom.{width:.2f}x{height:.2f}mm"
+    options = {"PageSize": size, "print-scaling": "none"}
+    if paper_size(profile.paper)[1] is not None:
+        # With two sides CUPS adds an empty page to a single one.
+        options["sides"] = "one-sided" if profile.duplex == "off" or pages == 1 else f"two-sided-{profile.duplex}"
+    if profile.monochrome:
+        options["print-color-mode"] = "monochrome"
+    if profile.tray is not None:
+        options["InputSlot"] = profile.tray
+    if profile.cut is not None:
+        options["CutMedia"] = "EndOfJob" if profile.cut == "job" else "None"
+    if (count := copies or profile.copies) > 1:
+        options["copies"] = str(count)
+    return options | profile.options

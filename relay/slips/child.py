@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from relay.config.printers import BUILT_IN_PROFILES, Profile
+from relay.config.profiles import BUILT_IN_PROFILES, Profile
 from relay.errors import RenderError
 from relay.slips import frames, sandbox
 from relay.slips.page import is_own, slip_templates
@@ -64,12 +64,8 @@ def _answer(
     renderer: Renderer, header: dict[str, Any], message: bytes, readable: list[str]
 ) -> tuple[dict[str, Any], bytes]:
     try:
-        profile = Profile.model_validate(header["profile"])
-        if is_own(profile.template):
-            folder = str(Path(profile.template).parent.resolve())
-            if folder not in readable:
-                readable.append(folder)  # the operator's own template, named in the configuration
-        slip = renderer.render(message, profile)
+        profile = _profile(header["profile"], readable)
+        slip = renderer.render(message, profile, frames.occasion_from(header["occasion"]))
     except MemoryError:
         return {"error": "the slip needs more memory than a renderer may have", "died": True}, b""
     except RenderError as error:
@@ -78,6 +74,17 @@ def _answer(
         # The text of the error may quote the letter, its name does not.
         return {"error": f"the renderer failed on this letter ({type(error).__name__})", "died": True}, b""
     return frames.slip_header(slip), slip.pdf
+
+
+def _profile(header: dict[str, Any], readable: list[str]) -> Profile:
+    """The profile of a request, with the operator's own files made readable: the configuration names them."""
+    own = [header["stylesheet"]] if header.get("stylesheet") else []
+    own += [str(Path(header["template"]).parent)] if is_own(header["template"]) else []
+    for path in own:
+        real = os.path.realpath(path)
+        if real not in readable:
+            readable.append(real)
+    return Profile.model_validate(header)
 
 
 def _own_streams() -> tuple[BinaryIO, BinaryIO]:

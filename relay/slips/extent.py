@@ -31,11 +31,8 @@ class Extent:
     content_left: float
     content_right: float
     content_top: float
-
-    @property
-    def is_blank(self) -> bool:
-        """Whether there is no ink at all."""
-        return self.bottom <= self.content_top
+    is_blank: bool
+    "Whether there is no ink but that of our own header, footer and code (elements named relay-...)."
 
     @property
     def spread(self) -> float:
@@ -49,7 +46,7 @@ def extent(page: LaidOut) -> Extent:
     root: Any = page._page_box
     left, top = root.content_box_x(), root.content_box_y()
     right = left + root.width
-    found_left, found_right, bottom = right, left, top
+    found_left, found_right, bottom, is_blank = right, left, top, True
     waiting = [child for child in root.children if not isinstance(child, boxes.MarginBox)]
     while waiting:
         box = waiting.pop()
@@ -58,9 +55,20 @@ def extent(page: LaidOut) -> Extent:
             if width > 0 and height > 0 and x + width > HIDDEN_LEFT and x < HIDDEN_RIGHT:
                 found_left, found_right = min(found_left, x), max(found_right, x + width)
                 bottom = max(bottom, y + height)
+                is_blank = is_blank and (box.element_tag or "").startswith("relay-")
         if isinstance(box, boxes.ParentBox) and not (box.style["overflow"] != "visible" and _is_fixed_size(box)):
             waiting.extend(box.children)
-    return Extent(min(found_left, found_right), found_right, bottom, left, right, top)
+    return Extent(min(found_left, found_right), found_right, bottom, left, right, top, is_blank)
+
+
+def drawn_text(page: LaidOut) -> str:
+    """The text of a page that can be seen, in the order of the boxes, without spaces between them."""
+    root: Any = page._page_box
+    return "".join(
+        box.text
+        for box in root.descendants()
+        if isinstance(box, boxes.TextBox) and box.style["visibility"] == "visible"
+    )
 
 
 def _rectangle(box: Any) -> tuple[float, float, float, float]:

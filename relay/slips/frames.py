@@ -4,7 +4,7 @@ A frame is two lengths (four bytes each, big endian), a header in JSON, and a bo
 says is read as words and numbers, because a child has read hostile mail.
 
     child -> service   {"ready": true, ...}                      once, when it can work
-    service -> child   {"profile": {...}}            message     one slip
+    service -> child   {"profile": {...}, "occasion": {...}}     message     one slip
     child -> service   {"began": true}                           the request was read: what happens now is its doing
     child -> service   {"pages": ..., ...}           PDF         or
                        {"error": "...", "died": false}
@@ -15,9 +15,10 @@ from __future__ import annotations
 import json
 import struct
 from asyncio import StreamReader
+from datetime import datetime
 from typing import Any, BinaryIO
 
-from relay.slips.slip import Slip
+from relay.slips.slip import Occasion, Slip
 
 _LENGTHS = struct.Struct("!II")
 MAX_HEADER = 1024 * 1024
@@ -53,6 +54,7 @@ def slip_header(slip: Slip) -> dict[str, Any]:
         "width_mm": slip.width_mm,
         "height_mm": slip.height_mm,
         "notes": list(slip.notes),
+        "missing_glyphs": slip.missing_glyphs,
     }
 
 
@@ -61,7 +63,37 @@ def slip_from(header: dict[str, Any], pdf: bytes) -> Slip:
     if not pdf.startswith(b"%PDF-"):
         raise ValueError("the answer is not a PDF")
     notes = tuple(str(note)[:300] for note in header["notes"][:50])
-    return Slip(pdf, int(header["pages"]), float(header["width_mm"]), float(header["height_mm"]), notes)
+    return Slip(
+        pdf,
+        int(header["pages"]),
+        float(header["width_mm"]),
+        float(header["height_mm"]),
+        notes,
+        int(header["missing_glyphs"]),
+    )
+
+
+def occasion_header(occasion: Occasion) -> dict[str, str | None]:
+    """An occasion in words."""
+    return {
+        "desk": occasion.desk,
+        "queue_id": occasion.queue_id,
+        "institution": occasion.institution,
+        "received_at": occasion.received_at.isoformat() if occasion.received_at else None,
+        "printed_at": occasion.printed_at.isoformat() if occasion.printed_at else None,
+    }
+
+
+def occasion_from(header: dict[str, str | None]) -> Occasion:
+    """The occasion of a request."""
+    received, printed = header["received_at"], header["printed_at"]
+    return Occasion(
+        desk=header["desk"] or "",
+        queue_id=header["queue_id"] or "",
+        institution=header["institution"] or "",
+        received_at=datetime.fromisoformat(received) if received else None,
+        printed_at=datetime.fromisoformat(printed) if printed else None,
+    )
 
 
 def _header(words: bytes) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The seam to the layout engine: HTML and pictures in, pages and PDF out. Behind it is WeasyPrint.
 
 Does: lays out one page of HTML at a time; keeps what is costly to build (fonts, fetcher, style sheets) from slip to
-slip; says how far the ink of each page goes.
+slip; enlarges text that would come out too small to read; says how far the ink of each page goes.
 Promises: nothing is loaded but the pictures that it was given.
 Known limits: no guard against time and memory of its own: that is why it runs in `child`, under `sandbox`.
 
@@ -11,17 +11,24 @@ Another engine would replace this module and `extent`, and nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from weasyprint import CSS, HTML
+from weasyprint import CSS, DEFAULT_OPTIONS, HTML
 from weasyprint.document import Document
 from weasyprint.text.fonts import FontConfiguration
 from weasyprint.urls import URLFetcher, URLFetcherResponse
 
-from relay.slips.extent import Extent, extent
+from relay.slips.extent import Extent, drawn_text, extent
+from relay.slips.fonts import Fonts
 from relay.slips.page import Page, slip_templates
 
 PX_PER_MM = 96 / 25.4
 """CSS pixels in a millimetre of paper."""
+PX_PER_PT = 96 / 72
+HIDDEN_PX = 2.0
+"""Text up to this size is meant not to be seen, and stays so."""
+
+_LEAST = "relay_least_font_size"
 
 
 class PictureFetcher(URLFetcher):  # type: ignore[misc]  # WeasyPrint has no types
@@ -49,11 +56,42 @@ class PictureFetcher(URLFetcher):  # type: ignore[misc]  # WeasyPrint has no typ
         raise ValueError("not a picture of this letter")
 
 
+class _Readable(Document):  # type: ignore[misc]  # WeasyPrint has no types
+    """A document whose text has a least size, which the options name in CSS pixels.
+
+    The styles are changed after they were computed and before anything is laid out, so it does not matter how a letter
+    says its sizes (px, em, <font size=1>), and what inherits from a size inherits the enlarged one.
+    """
+
+    @classmethod
+    def _build_layout_context(cls, html: Any, *rest: Any) -> Any:
+        context = super()._build_layout_context(html, *rest)
+        least: float = rest[-1][_LEAST]
+        if least > 0:
+            # In the order of the tree, so parents come first. Elements that are alike share one style.
+            seen: set[int] = set()
+            for style in context.style_for._computed_styles.values():
+                if id(style) not in seen:
+                    seen.add(id(style))
+                    _enlarge(style, least)
+        return context
+
+
+def _enlarge(style: Any, least: float) -> None:
+    if not HIDDEN_PX < style["font_size"] < least:
+        return
+    style["font_size"] = least
+    height = style["line_height"]
+    if not isinstance(height, (int, float, str)) and height.value < least:
+        style["line_height"] = "normal"  # a fixed height that was made for the smaller text
+
+
 class Sheets:
     """A letter that was laid out: its pages, in CSS pixels."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, fonts: Fonts) -> None:
         self._document = document
+        self._fonts = fonts
 
     @property
     def pages(self) -> int:
@@ -63,6 +101,10 @@ class Sheets:
     def extents(self) -> list[Extent]:
         """How far the ink goes on each page."""
         return [extent(page) for page in self._document.pages]
+
+    def missing_glyphs(self) -> int:
+        """How many characters are drawn as empty boxes because no font of this machine has them."""
+        return sum(self._fonts.missing(drawn_text(page)) for page in self._document.pages)
 
     @property
     def size(self) -> tuple[float, float]:
@@ -86,6 +128,7 @@ class Engine:
 
     def __init__(self) -> None:
         self._fonts = FontConfiguration()
+        self._coverage = Fonts()
         self._fetcher = PictureFetcher()
         self._fit, self._roll, self._tight = map(self._stylesheet, ("fit.css", "roll.css", "tight.css"))
 
@@ -93,17 +136,22 @@ class Engine:
         """From now on the letter may load these pictures, by their URLs, and no others."""
         self._fetcher.serve(pictures)
 
-    def lay_out(self, html: str, page: Page) -> Sheets:
-        """The pages of a whole HTML page. Raises RecursionError when its elements are nested too deeply."""
+    def lay_out(self, html: str, page: Page, least_pt: float = 0.0) -> Sheets:
+        """The pages of a whole HTML page, with no text that comes out smaller than `least_pt` on paper.
+
+        Raises RecursionError when its elements are nested too deeply.
+        """
         stylesheets = [self._fit]
         stylesheets += [self._roll] if page.is_roll else []
         stylesheets += [self._tight] if page.is_tight else []
-        document: Document = HTML(string=html, base_url=None, url_fetcher=self._fetcher).render(
-            font_config=self._fonts,
-            presentational_hints=True,  # Alma's tables are laid out by width=, align= and bgcolor=
-            stylesheets=stylesheets,
-        )
-        return Sheets(document)
+        options = {
+            **DEFAULT_OPTIONS,
+            "presentational_hints": True,  # Alma's tables are laid out by width=, align= and bgcolor=
+            "stylesheets": stylesheets,
+            _LEAST: least_pt * PX_PER_PT * page.scale,
+        }
+        parsed = HTML(string=html, base_url=None, url_fetcher=self._fetcher)
+        return Sheets(_Readable._render(parsed, self._fonts, None, None, options), self._coverage)
 
     def _stylesheet(self, name: str) -> CSS:
         css = (slip_templates() / name).read_text(encoding="utf-8")

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import relay
-from relay.config.printers import Profile, Rendering
+from relay.config.printers import Rendering
+from relay.config.profiles import Profile
 from relay.errors import RendererDied, RenderError, RendererUnavailable
 from relay.slips import frames
-from relay.slips.slip import Slip
+from relay.slips.slip import Occasion, Slip
 
 RECYCLE = 500
 START_TRIES = 3
@@ -55,14 +56,15 @@ class _Child:
         header, _ = await frames.receive(self.process.stdout)
         self.sandbox = tuple(str(step) for step in header.get("sandbox", ()))
 
-    async def ask(self, message: bytes, profile: Profile) -> Slip:
+    async def ask(self, message: bytes, profile: Profile, occasion: Occasion) -> Slip:
         """Have one slip rendered. Whatever is raised but RenderError, the child is no good any more."""
         assert self.process.stdin
         assert self.process.stdout
         try:
             if self.process.returncode is not None:
                 raise EOFError
-            self.process.stdin.write(frames.pack({"profile": profile.model_dump(mode="json")}, message))
+            request = {"profile": profile.model_dump(mode="json"), "occasion": frames.occasion_header(occasion)}
+            self.process.stdin.write(frames.pack(request, message))
             await self.process.stdin.drain()
             await frames.receive(self.process.stdout)  # "began"
         except (EOFError, OSError) as error:
@@ -96,7 +98,7 @@ class RenderPool:
         for _ in range(self._settings.children):
             self._free.put_nowait(self._launch(await self._spawn()))
 
-    async def render(self, message: bytes, profile: Profile) -> Slip:
+    async def render(self, message: bytes, profile: Profile, occasion: Occasion | None = None) -> Slip:
         """The slip of a message on the paper of a profile. Raises RenderError; RendererDied when a child had to end."""
         task = asyncio.current_task()
         assert task is not None
@@ -106,7 +108,7 @@ class RenderPool:
         try:
             for _ in range(START_TRIES):
                 with contextlib.suppress(_Lost):
-                    return await self._render_once(message, profile)
+                    return await self._render_once(message, profile, occasion or Occasion())
             raise RendererUnavailable("the rendering process does not start on this machine; see the service's log")
         finally:
             self._tasks.discard(task)
@@ -126,7 +128,7 @@ class RenderPool:
         await asyncio.gather(*self._others(), return_exceptions=True)
         self._processes.clear()
 
-    async def _render_once(self, message: bytes, profile: Profile) -> Slip:
+    async def _render_once(self, message: bytes, profile: Profile, occasion: Occasion) -> Slip:
         seat = await self._free.get()
         try:
             child = await asyncio.shield(seat)
@@ -138,7 +140,7 @@ class RenderPool:
             raise _Lost from error
         try:
             async with asyncio.timeout(self._settings.timeout):
-                slip = await child.ask(message, profile)
+                slip = await child.ask(message, profile, occasion)
         except RendererDied:
             self._replace(child)
             raise

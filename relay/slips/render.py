@@ -1,6 +1,7 @@
 """From the bytes of a message and a printer's profile to a `Slip`.
 
-Does: reads, sanitises, lays out and writes one slip at a time.
+Does: reads, sanitises, lays out and writes one slip at a time; finds the direction of its blocks and the code that is
+printed large; counts the characters that no font has.
 Promises: a Slip, or RenderError. Sheets have the profile's size; a roll is one page that ends one margin below the
 last ink, though not before SHORTEST_ROLL_MM. What would be cut at the side is drawn smaller instead.
 Refuses: letters without ink, more than `max_pages` pages, rolls longer than LONGEST_ROLL_MM, letters that `parts` and
@@ -9,16 +10,19 @@ Refuses: letters without ink, more than `max_pages` pages, rolls longer than LON
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from jinja2 import Environment
 
-from relay.config.printers import Profile
+from relay.config.profiles import Profile
 from relay.errors import RenderError
+from relay.slips import direction, tree
 from relay.slips.images import Album
 from relay.slips.layout import PX_PER_MM, Engine, Sheets
 from relay.slips.page import LONGEST_ROLL_MM, Page, compose, environment
 from relay.slips.parts import read_letter
 from relay.slips.sanitize import SafeLetter, sanitize
-from relay.slips.slip import Slip
+from relay.slips.slip import Occasion, Slip
 
 TOLERATED_SPREAD = 1.01
 FITTINGS = 4
@@ -39,63 +43,104 @@ class Renderer:
         self._templates: dict[str, Environment] = {}
         self._count = 0
 
-    def render(self, message: bytes, profile: Profile) -> Slip:
+    def render(self, message: bytes, profile: Profile, occasion: Occasion | None = None) -> Slip:
         """The slip of a message. Raises RenderError when it can't become paper."""
         self._count += 1
         letter = read_letter(message)
         # WeasyPrint's images are keyed by URL, so the token makes two slips' item_id_barcode.png two pictures.
         album = Album(letter.pictures, str(self._count))
         try:
-            safe = sanitize(letter.html, album.url_for)
+            safe, code = _read(sanitize(letter.html, album.url_for), profile)
             self._engine.serve(album.served())
-            sheets, page, notes = self._lay_out(profile, safe, album)
+            sheets, page, notes = self._lay_out(_Order(profile, safe, album, occasion or Occasion(), code))
+            missing = sheets.missing_glyphs()
             pdf = sheets.pdf(zoom=1 / page.scale)
         except RecursionError as error:
             raise RenderError("the elements of the letter are nested too deeply to lay out") from error
         finally:
             self._engine.serve({})
         width, height = (round(length / PX_PER_MM / page.scale, 2) for length in sheets.size)
-        return Slip(pdf, sheets.pages, width, height, notes=(*letter.notes, *album.notes, *notes))
+        notes += [_missing_note(missing)] if missing else []
+        return Slip(pdf, sheets.pages, width, height, (*letter.notes, *album.notes, *notes), missing)
 
-    def _lay_out(self, profile: Profile, letter: SafeLetter, album: Album) -> tuple[Sheets, Page, list[str]]:
+    def _lay_out(self, order: _Order) -> tuple[Sheets, Page, list[str]]:
         """Lay out; what is wider than the paper is made smaller, and its words broken when that is not enough."""
-        page = Page.of(profile)
-        sheets = self._layout(profile, page, letter, album)
+        page = Page.of(order.profile)
+        wished = page.scale
+        sheets = self._layout(order, page)
         if all(extent.is_blank for extent in sheets.extents()):
             raise RenderError("nothing of the letter can be seen: the paper would stay blank")
         for _ in range(FITTINGS):
             spread = max(extent.spread for extent in sheets.extents())
             if spread <= TOLERATED_SPREAD:
                 break
-            page = _narrower(profile, page, spread)
-            sheets = self._layout(profile, page, letter, album)
+            page = _narrower(order.profile, page, spread)
+            sheets = self._layout(order, page)
         notes = [f"The letter is wider than the paper; it was printed at {100 / page.scale:.0f} %."]
         if page.is_roll:
             _cut(sheets, page)
-        return sheets, page, notes if page.scale > 1 else []
+        return sheets, page, notes if page.scale > wished else []
 
-    def _layout(self, profile: Profile, page: Page, letter: SafeLetter, album: Album) -> Sheets:
+    def _layout(self, order: _Order, page: Page) -> Sheets:
+        profile, album = order.profile, order.album
         templates = self._templates.get(profile.template)
         if templates is None:
             templates = self._templates.setdefault(profile.template, environment(profile.template))
-        sheets = self._engine.lay_out(compose(templates, profile, page, letter, album.stylesheet(page.scale)), page)
+        css = album.stylesheet(page.scale)
+        html = compose(templates, profile, page, order.letter, css, occasion=order.occasion, code=order.code)
+        sheets = self._engine.lay_out(html, page, profile.min_font_size_pt)
         if sheets.pages > (1 if page.is_roll else self._max_pages):
             limit = f"{LONGEST_ROLL_MM / 1000:g} m of paper" if page.is_roll else f"{self._max_pages} pages"
             raise RenderError(f"the slip would take more than {limit}")
         return sheets
 
 
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is to be laid out, however often it takes to fit."""
+
+    profile: Profile
+    letter: SafeLetter
+    album: Album
+    occasion: Occasion
+    code: str
+
+
+def _read(letter: SafeLetter, profile: Profile) -> tuple[SafeLetter, str]:
+    """The letter with the direction of each of its blocks, and the code that the profile wants large."""
+    is_mixed = letter.direction == "rtl" or direction.has_rtl(letter.body)
+    if profile.big is None and not is_mixed:
+        return letter, ""
+    body = tree.parse(letter.body)
+    code = tree.first_text(body, profile.big.select) if profile.big is not None else ""
+    if not is_mixed:
+        return letter, code
+    css, style = letter.css, letter.style
+    if not letter.says_direction:
+        direction.all_left_is_start(body)
+        css, style = direction.left_is_start(css), direction.left_is_start(style)
+    direction.set_directions(body, letter.direction)
+    return replace(letter, body=tree.inner_html(body), css=css, style=style), code
+
+
+def _missing_note(count: int) -> str:
+    if count == 1:
+        return "1 character of the letter is missing in the fonts of this machine."
+    return f"{count} characters of the letter are missing in the fonts of this machine."
+
+
 def _cut(sheets: Sheets, page: Page) -> None:
     """End the roll one margin below the last ink."""
     bottom = sheets.extents()[0].bottom
-    sheets.cut(max(bottom + page.margin_mm * PX_PER_MM, SHORTEST_ROLL_MM * page.scale * PX_PER_MM))
+    sheets.cut(max(bottom + page.margins.bottom * PX_PER_MM, SHORTEST_ROLL_MM * page.scale * PX_PER_MM))
 
 
 def _narrower(profile: Profile, page: Page, spread: float) -> Page:
     """The next page to try for a letter that takes `spread` times the width it has."""
     wanted = page.scale * spread
+    wished = Page.of(profile).scale
     if page.is_tight:
-        return Page.of(profile, min(wanted, 1 / SMALLEST), is_tight=True)
-    if wanted * (SMALLEST_ON_ROLL if page.is_roll else SMALLEST_ON_SHEET) <= 1:
+        return Page.of(profile, min(wanted, wished / SMALLEST), is_tight=True)
+    if wanted * (SMALLEST_ON_ROLL if page.is_roll else SMALLEST_ON_SHEET) <= wished:
         return Page.of(profile, wanted)
-    return Page.of(profile, 1 / TIGHT_ON_ROLL if page.is_roll else 1.0, is_tight=True)
+    return Page.of(profile, wished / (TIGHT_ON_ROLL if page.is_roll else 1.0), is_tight=True)

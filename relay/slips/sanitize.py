@@ -75,6 +75,8 @@ class SafeLetter:
     body_class: str = ""
     lang: str = ""
     direction: str = "ltr"
+    says_direction: bool = False
+    "Whether the letter itself names its direction, so that its author minded it."
 
 
 def sanitize(html: str, url_for: Callable[[str], str]) -> SafeLetter:
@@ -96,6 +98,7 @@ def sanitize(html: str, url_for: Callable[[str], str]) -> SafeLetter:
         return value if _is_sane(name, value) else None
 
     lang = body.get("lang") or root.get("lang") or ""
+    declared = (body.get("dir") or root.get("dir") or "").strip().lower()
     return SafeLetter(
         body=nh3.clean(
             html,
@@ -111,7 +114,8 @@ def sanitize(html: str, url_for: Callable[[str], str]) -> SafeLetter:
         body_id=body.get("id", ""),
         body_class=body.get("class", ""),
         lang=lang if _LANGUAGE.fullmatch(lang) else "",
-        direction=_direction(body.get("dir") or root.get("dir") or "", surroundings.text),
+        direction=_direction(declared, surroundings.text),
+        says_direction=declared in ("ltr", "rtl"),
     )
 
 
@@ -132,8 +136,8 @@ def _body_style(body: dict[str, str]) -> str:
 
 def _direction(declared: str, text: str) -> str:
     """Alma's default templates never say `dir=rtl`, so the script decides when nobody else does."""
-    if declared.strip().lower() in ("ltr", "rtl"):
-        return declared.strip().lower()
+    if declared in ("ltr", "rtl"):
+        return declared
     return "rtl" if len(_RTL.findall(text)) > len(_LTR.findall(text)) else "ltr"
 
 

@@ -1,8 +1,23 @@
-"""What a letter becomes: a `Slip`."""
+"""What a letter becomes, a `Slip`, and when and where that happens, its `Occasion`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """When, where and for whom a slip is printed: what headers, footers and own templates may say besides the letter.
+
+    The times carry the time zone of the machine; None is a time that is not known.
+    """
+
+    desk: str = ""
+    queue_id: str = ""
+    institution: str = ""
+    received_at: datetime | None = None
+    printed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,3 +29,5 @@ class Slip:
     width_mm: float
     height_mm: float
     notes: tuple[str, ...] = ()
+    missing_glyphs: int = 0
+    "How many characters no font of this machine has; `notes` says it too."

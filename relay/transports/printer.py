@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import datetime
 
 from relay.config.printers import Printer
 from relay.config.settings import Config
 from relay.errors import Interrupted, JobRefused, JobUnknown, PrintError, RenderError, RendererUnavailable
 from relay.maillog import MailLog
 from relay.printing.cups import CupsServer
-from relay.printing.jobs import JobEnd, JobStatus, page_options
+from relay.printing.jobs import JobEnd, JobStatus, job_options
 from relay.routing.rules import PRINT
 from relay.slips.pool import RenderPool
-from relay.slips.slip import Slip
+from relay.slips.slip import Occasion, Slip
 from relay.spool.records import Delivery, Outcome, PrintJob, State
 from relay.spool.store import Store
 from relay.transports import Limits
@@ -67,14 +68,14 @@ class PrinterTransport:
         """Nothing to let go of: the renderer and CUPS belong to all printers."""
 
     async def _print(self, delivery: Delivery, content: bytes) -> Outcome:
-        slip = await self._renderer.render(content, self._profile)
+        slip = await self._renderer.render(content, self._profile, self._occasion(delivery))
         name = f"slip-{delivery.message.queue_id}-{delivery.number}-{delivery.attempts}"
         job = PrintJob(name, self._printer.queue)
         delivery = await self._store.record_job(delivery, job)
         return await self._create(delivery, job, slip)
 
     async def _create(self, delivery: Delivery, job: PrintJob, slip: Slip) -> Outcome:
-        options = page_options(slip.width_mm, slip.height_mm, self._profile.paper)
+        options = job_options(self._profile, (slip.width_mm, slip.height_mm), slip.pages)
         try:
             job_id = await self._cups.create_job(job.queue, job.name, options)
         except JobUnknown:
@@ -132,6 +133,16 @@ class PrinterTransport:
         if status.is_empty:
             return await self._print(await self._store.forget_job(delivery), content)
         return await self._follow(delivery, job, job_id)
+
+    def _occasion(self, delivery: Delivery) -> Occasion:
+        message = delivery.message
+        return Occasion(
+            desk=self._printer.desk or self._printer.name,
+            queue_id=message.queue_id,
+            institution=message.institution,
+            received_at=datetime.fromtimestamp(message.received_at).astimezone(),
+            printed_at=datetime.now().astimezone(),
+        )
 
     def _log(self, delivery: Delivery, job: PrintJob, event: str) -> None:
         self._maillog.job(

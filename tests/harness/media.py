@@ -27,15 +27,21 @@ class Media:
     side_margin: int
     top_margin: int
     dpi: int
+    trays: tuple[str, ...] = ("main",)
+    has_duplex: bool = False
+    finishings: str = "3"
+    "IPP's finishings that it knows; 3 is none, 60 cuts after each page and 63 after each job."
 
 
-OFFICE_LASER = Media(("A4", "A5", "Letter"), (7600, 12700), (21600, 35600), 423, 423, 600)
+OFFICE_LASER = Media(
+    ("A4", "A5", "Letter"), (7600, 12700), (21600, 35600), 423, 423, 600, ("main", "manual", "tray-2"), True
+)
 SMALL_LASER = Media(("A5",), (7600, 12700), (14900, 21100), 423, 423, 600)
-RECEIPT_ROLL = Media(("roll",), (2000, 2000), (8000, 300_000), 400, 0, 203)
+RECEIPT_ROLL = Media(("roll",), (2000, 2000), (8000, 300_000), 400, 0, 203, finishings="3,60,63")
 
 
 def attributes(media: Media, model: str) -> str:
-    """The attributes file of a monochrome, one-sided printer that takes PDF and PWG raster."""
+    """The attributes file of a monochrome printer that takes PDF and PWG raster."""
     default = media.papers[0]
     (least_x, least_y), (most_x, most_y) = media.smallest, media.largest
     ranges = ("MEMBER rangeOfInteger", f"{least_x}-{most_x}", f"{least_y}-{most_y}")
@@ -45,6 +51,9 @@ def attributes(media: Media, model: str) -> str:
     loaded = _media_col(media, *sizes[0])
     lines = [
         *(f"ATTR {line}" for line in PLAIN),
+        f"ATTR enum finishings-supported {media.finishings}",
+        f"ATTR keyword media-source-supported {_quoted(list(media.trays))}",
+        f"ATTR keyword sides-supported {_quoted(SIDES if media.has_duplex else SIDES[:1])}",
         f'ATTR textWithoutLanguage printer-make-and-model "{model}"',
         f'ATTR textWithoutLanguage printer-device-id "MFG:Virtual;MDL:{model};CMD:PDF,PWGRaster;"',
         *(f"ATTR integer media-{side}-margin-supported {media.side_margin}" for side in ("left", "right")),
@@ -68,8 +77,6 @@ PLAIN = (
     "integer copies-default 1",
     "rangeOfInteger copies-supported 1-99",
     "enum finishings-default 3",
-    "enum finishings-supported 3",
-    'keyword media-source-supported "main"',
     'keyword media-type-supported "stationery"',
     "enum orientation-requested-default 3",
     "enum orientation-requested-supported 3,4",
@@ -84,9 +91,9 @@ PLAIN = (
     'keyword pwg-raster-document-type-supported "black_1","sgray_8"',
     'keyword pwg-raster-document-sheet-back "normal"',
     'keyword sides-default "one-sided"',
-    'keyword sides-supported "one-sided"',
 )
 
+SIDES = ["one-sided", "two-sided-long-edge", "two-sided-short-edge"]
 RESOLUTIONS = ("printer-resolution-default", "printer-resolution-supported", "pwg-raster-document-resolution-supported")
 
 

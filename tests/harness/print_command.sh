@@ -2,7 +2,8 @@
 # The mechanism of a virtual printer: ippeveprinter runs this for each document, whose path is $1.
 #
 # BENCH_PRINTER is the printer's folder: `fault` (what is broken; empty or missing is healthy), `paper/` (documents that
-# were completed, names in order of completion), `counter` and `printed.log`. BENCH_ASK is an ipptool file that succeeds
+# were completed, names in order of completion), `asked/` (beside each the job's IPP attributes, as IPP_NAME=value),
+# `counter` and `printed.log`. BENCH_ASK is an ipptool file that succeeds
 # when the job was cancelled.
 #
 # Promises: a document lands in paper/ whole or not at all, as the last thing before success. A job that was aborted,
@@ -75,6 +76,7 @@ echo "$number" >"$BENCH_PRINTER/counter.new" && mv "$BENCH_PRINTER/counter.new" 
 cp "$1" "$BENCH_PRINTER/coming" || end 1
 printer_lives || exit 1
 name=$(printf '%06d-job%d.%s' "$number" "$IPP_JOB_ID" "$suffix")
+mkdir -p "$BENCH_PRINTER/asked" && env | grep '^IPP_' >"$BENCH_PRINTER/asked/$name"
 echo "$name $IPP_JOB_NAME" >>"$BENCH_PRINTER/printed.log"
 mv "$BENCH_PRINTER/coming" "$BENCH_PRINTER/paper/$name" || end 1
 end 0

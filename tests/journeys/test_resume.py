@@ -13,9 +13,10 @@ import pytest
 import pytest_asyncio
 
 from relay.config.load import load
+from relay.config.profiles import Profile
 from relay.maillog import MailLog
 from relay.printing.cups import CupsServer
-from relay.printing.jobs import JobEnd, page_options
+from relay.printing.jobs import JobEnd, job_options
 from relay.slips.pool import RenderPool
 from relay.spool.engine import Place
 from relay.spool.records import Delivery, Outcome, PrintJob, State
@@ -30,7 +31,7 @@ from tests.harness.waiting import until
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SLIP = samples.request_slip(recipient="a5@print.lib.example")
-A5 = page_options(148, 210, "A5")
+A5 = job_options(Profile(name="a5", paper="A5", margin_mm=8.0), (148, 210), 1)
 
 
 class Desk:

@@ -111,7 +111,7 @@ CATALOGUE: list[tuple[str, Any, str]] = [
     ("next_hops.0.name", "returned", "returned is a reserved word"),
     ("next_hops.0.username", "me", "username and password go together"),
     ("printers.0.institution", "other", "printers[1].institution ('desk'): there is no institution 'other'"),
-    ("printers.0.profile", "a3", "there is no profile 'a3' (there are: a4, a5, letter, receipt80)"),
+    ("printers.0.profile", "a3", "there is no profile 'a3' (there are: a4, a5, label, letter, receipt58, receipt80)"),
     ("printers.0.mailboxes", ["desk"], "printers[1].mailboxes[1] ('desk'): the address has no @"),
     (
         "rules",
@@ -122,7 +122,7 @@ CATALOGUE: list[tuple[str, Any, str]] = [
     ("rules", [{"name": "r", "next_hop": "mars"}], "there is no next hop 'mars'"),
     ("rules", [{"name": "R 1", "discard": True}], "a name is made of small letters"),
     ("delivery", {"retry_first": "soon"}, 'a duration is seconds, or a number with s, m, h or d, as in "30s"'),
-    ("profiles", [{"name": "p", "paper": "A9"}], "a paper is A4, A5, Letter, a sheet as in"),
+    ("profiles", [{"name": "p", "paper": "A9"}], "a paper is A4, A5, A6, Letter, Legal, a sheet as in"),
     ("profiles", [{"name": "p", "paper": "58mm", "margin_mm": 25}], "leave no room"),
     ("printer", [{}], "is unknown; is printers meant?"),
 ]

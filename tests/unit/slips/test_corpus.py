@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.config.printers import Profile, Rendering
+from relay.config.printers import Rendering
+from relay.config.profiles import Profile
 from relay.slips.pool import RenderPool
 from tests.unit.slips.letters import size_of, text_of
 

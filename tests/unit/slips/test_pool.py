@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from relay.config.kinds import Size
-from relay.config.printers import Profile, Rendering
+from relay.config.printers import Rendering
+from relay.config.profiles import Profile
 from relay.errors import RendererDied, RenderError, RendererUnavailable
 from relay.slips import pool as pool_module
 from relay.slips.pool import RenderPool

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from weasyprint.urls import URLFetchingError, fetch
 
-from relay.config.printers import Profile
+from relay.config.profiles import Profile
 from relay.errors import RenderError
 from relay.slips.layout import PictureFetcher
 from relay.slips.render import Renderer
@@ -44,8 +44,8 @@ def test_a_roll_is_as_long_as_its_content(renderer: Renderer, lines: int) -> Non
     _, top, _, bottom = ink_mm(raster(slip.pdf))
     assert slip.pages == 1
     assert width == pytest.approx(80, abs=0.2)
-    assert height - bottom == pytest.approx(ROLL.margin_mm, abs=2)
-    assert top < ROLL.margin_mm + 6
+    assert height - bottom == pytest.approx(ROLL.margins.bottom, abs=2)
+    assert top < ROLL.margins.top + 6
     assert text_of(slip.pdf).count("line") == lines
 
 
@@ -58,7 +58,7 @@ def test_a_roll_is_one_piece_whatever_the_letter_says_about_pages(renderer: Rend
 def test_a_roll_ends_below_a_float_and_a_picture(renderer: Renderer) -> None:
     html = "<p>text</p><img src='cid:x' style='float:right'>"
     slip = renderer.render(letter(html, picture(solid("red", (100, 200)), "x")), ROLL)
-    assert slip.height_mm == pytest.approx(ink_mm(raster(slip.pdf))[3] + ROLL.margin_mm, abs=2)
+    assert slip.height_mm == pytest.approx(ink_mm(raster(slip.pdf))[3] + ROLL.margins.bottom, abs=2)
     assert RED in colors(raster(slip.pdf))
 
 
@@ -96,8 +96,8 @@ def test_letter_with_height_100_percent_is_not_cut(renderer: Renderer) -> None:
 def test_nothing_is_cut_at_the_side(renderer: Renderer, html: str, profile: Profile) -> None:
     slip = renderer.render(letter(html, picture(solid("red"), "x")), profile)
     left, _, right, _ = ink_mm(raster(slip.pdf))
-    assert left >= profile.margin_mm - 0.5
-    assert right <= slip.width_mm - profile.margin_mm + 0.5
+    assert left >= profile.margins.left - 0.5
+    assert right <= slip.width_mm - profile.margins.right + 0.5
     assert size_of(slip.pdf)[0] == pytest.approx(slip.width_mm, abs=0.1)
 
 
