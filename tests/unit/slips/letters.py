@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import re
 import subprocess
+from dataclasses import dataclass
 from email.mime.base import MIMEBase
 from email.mime.image import MIMEImage
 from email.mime.multipart import MIMEMultipart
@@ -46,12 +49,12 @@ def picture(content: bytes, content_id: str = "", name: str = "", location: str 
     return part
 
 
-def letter(html: str, *pictures: MIMEBase, charset: str = "utf-8") -> bytes:
+def letter(content: str, *pictures: MIMEBase, charset: str = "utf-8") -> bytes:
     """multipart/related -> multipart/alternative with one child -> text/html, then the pictures."""
     message = MIMEMultipart("related")
     message["From"], message["To"], message["Subject"] = "alma@example.edu", "desk@example.edu", "Slip"
     alternative = MIMEMultipart("alternative")
-    alternative.attach(MIMEText(html, "html", charset))
+    alternative.attach(MIMEText(content, "html", charset))
     message.attach(alternative)
     for part in pictures:
         message.attach(part)
@@ -90,3 +93,37 @@ def colors(image: Image.Image) -> set[tuple[int, int, int]]:
     counted = image.getcolors(image.width * image.height) or []
     found = {color: count for count, color in counted if isinstance(color, tuple) and count > 50}
     return {(color[0], color[1], color[2]) for color in found} - {(255, 255, 255)}
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word on the first page, in millimetres from its top left corner."""
+
+    text: str
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+
+def words_of(pdf: bytes, page: int = 1) -> list[Word]:
+    """The words of a page where they stand. Poppler gives them as they are seen; Hebrew is turned into reading order."""
+    command = ["pdftotext", "-bbox", "-f", str(page), "-l", str(page), "-", "-"]
+    done = subprocess.run(command, input=pdf, capture_output=True, check=True)
+    found = re.findall(
+        r'<word xMin="([\d.-]+)" yMin="([\d.-]+)" xMax="([\d.-]+)" yMax="([\d.-]+)">(.*?)</word>', done.stdout.decode()
+    )
+    words = []
+    for left, top, right, bottom, text in found:
+        shown = html.unescape(text)
+        is_hebrew = any("\u0590" <= character <= "\u05ff" for character in shown)
+        places = (float(place) / MM for place in (left, right, top, bottom))
+        words.append(Word(shown[::-1] if is_hebrew else shown, *places))
+    return words
+
+
+def word(pdf: bytes, text: str) -> Word:
+    """The one word of that text."""
+    found = [each for each in words_of(pdf) if each.text == text]
+    assert len(found) == 1, f"{text!r} is there {len(found)} times: {[each.text for each in words_of(pdf)]}"
+    return found[0]
