@@ -9,6 +9,7 @@ Transformed boxes are measured where they stood before.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ from weasyprint.formatting_structure import boxes
 NEARLY_WHITE = 0.98
 # Text that mail pushes far off the screen (`left: -9999px`) is meant to be hidden.
 HIDDEN_LEFT, HIDDEN_RIGHT = -1000.0, 6000.0
+
+Rectangle = tuple[float, float, float, float]
+EVERYWHERE: Rectangle = (-math.inf, -math.inf, math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +51,18 @@ def extent(page: LaidOut) -> Extent:
     left, top = root.content_box_x(), root.content_box_y()
     right = left + root.width
     found_left, found_right, bottom, is_blank = right, left, top, True
-    waiting = [child for child in root.children if not isinstance(child, boxes.MarginBox)]
+    waiting = [(child, EVERYWHERE) for child in root.children if not isinstance(child, boxes.MarginBox)]
     while waiting:
-        box = waiting.pop()
+        box, seen = waiting.pop()
         if box.style["visibility"] == "visible" and _leaves_a_mark(box):
-            x, y, width, height = _rectangle(box)
-            if width > 0 and height > 0 and x + width > HIDDEN_LEFT and x < HIDDEN_RIGHT:
-                found_left, found_right = min(found_left, x), max(found_right, x + width)
-                bottom = max(bottom, y + height)
+            x, y, end, low = _within(_rectangle(box), seen)
+            if end > x and low > y and end > HIDDEN_LEFT and x < HIDDEN_RIGHT:
+                found_left, found_right, bottom = min(found_left, x), max(found_right, end), max(bottom, low)
                 is_blank = is_blank and (box.element_tag or "").startswith("relay-")
-        if isinstance(box, boxes.ParentBox) and not (box.style["overflow"] != "visible" and _is_fixed_size(box)):
-            waiting.extend(box.children)
+        if isinstance(box, boxes.ParentBox):
+            if box.style["overflow"] != "visible" and _is_fixed_size(box):
+                seen = _within(_rectangle(box), seen)
+            waiting.extend((child, seen) for child in box.children)
     return Extent(min(found_left, found_right), found_right, bottom, left, right, top, is_blank)
 
 
@@ -71,11 +76,17 @@ def drawn_text(page: LaidOut) -> str:
     )
 
 
-def _rectangle(box: Any) -> tuple[float, float, float, float]:
+def _rectangle(box: Any) -> Rectangle:
+    """Left, top, right and bottom."""
     if isinstance(box, boxes.TextBox):
         # Spaces at the end of a line hang over it and leave no mark; the glyphs' own width is not known here.
-        return box.position_x, box.position_y, box.width, box.height
-    return box.border_box_x(), box.border_box_y(), box.border_width(), box.border_height()
+        return box.position_x, box.position_y, box.position_x + box.width, box.position_y + box.height
+    x, y = box.border_box_x(), box.border_box_y()
+    return x, y, x + box.border_width(), y + box.border_height()
+
+
+def _within(box: Rectangle, seen: Rectangle) -> Rectangle:
+    return max(box[0], seen[0]), max(box[1], seen[1]), min(box[2], seen[2]), min(box[3], seen[3])
 
 
 def _leaves_a_mark(box: Any) -> bool:

@@ -21,14 +21,13 @@ from weasyprint.urls import URLFetcher, URLFetcherResponse
 from relay.slips.extent import Extent, drawn_text, extent
 from relay.slips.fonts import Fonts
 from relay.slips.page import Page, slip_templates
+from relay.slips.styles import adjust
 
 PX_PER_MM = 96 / 25.4
 """CSS pixels in a millimetre of paper."""
 PX_PER_PT = 96 / 72
-HIDDEN_PX = 2.0
-"""Text up to this size is meant not to be seen, and stays so."""
 
-_LEAST = "relay_least_font_size"
+_ADJUST = "relay_adjust"
 
 
 class PictureFetcher(URLFetcher):  # type: ignore[misc]  # WeasyPrint has no types
@@ -56,34 +55,15 @@ class PictureFetcher(URLFetcher):  # type: ignore[misc]  # WeasyPrint has no typ
         raise ValueError("not a picture of this letter")
 
 
-class _Readable(Document):  # type: ignore[misc]  # WeasyPrint has no types
-    """A document whose text has a least size, which the options name in CSS pixels.
-
-    The styles are changed after they were computed and before anything is laid out, so it does not matter how a letter
-    says its sizes (px, em, <font size=1>), and what inherits from a size inherits the enlarged one.
-    """
+class _Adjusted(Document):  # type: ignore[misc]  # WeasyPrint has no types
+    """A document whose styles are adjusted between their computation and the layout; the options say to what."""
 
     @classmethod
     def _build_layout_context(cls, html: Any, *rest: Any) -> Any:
         context = super()._build_layout_context(html, *rest)
-        least: float = rest[-1][_LEAST]
-        if least > 0:
-            # In the order of the tree, so parents come first. Elements that are alike share one style.
-            seen: set[int] = set()
-            for style in context.style_for._computed_styles.values():
-                if id(style) not in seen:
-                    seen.add(id(style))
-                    _enlarge(style, least)
+        least, widest = rest[-1][_ADJUST]
+        adjust(context.style_for._computed_styles.values(), least, widest)  # in the order of the tree
         return context
-
-
-def _enlarge(style: Any, least: float) -> None:
-    if not HIDDEN_PX < style["font_size"] < least:
-        return
-    style["font_size"] = least
-    height = style["line_height"]
-    if not isinstance(height, (int, float, str)) and height.value < least:
-        style["line_height"] = "normal"  # a fixed height that was made for the smaller text
 
 
 class Sheets:
@@ -130,7 +110,8 @@ class Engine:
         self._fonts = FontConfiguration()
         self._coverage = Fonts()
         self._fetcher = PictureFetcher()
-        self._fit, self._roll, self._tight = map(self._stylesheet, ("fit.css", "roll.css", "tight.css"))
+        names = ("fit.css", "roll.css", "loose.css", "tight.css")
+        self._fit, self._roll, self._loose, self._tight = map(self._stylesheet, names)
 
     def serve(self, pictures: Mapping[str, bytes]) -> None:
         """From now on the letter may load these pictures, by their URLs, and no others."""
@@ -143,15 +124,15 @@ class Engine:
         """
         stylesheets = [self._fit]
         stylesheets += [self._roll] if page.is_roll else []
-        stylesheets += [self._tight] if page.is_tight else []
+        stylesheets += [self._loose, self._tight][: page.squeeze]
         options = {
             **DEFAULT_OPTIONS,
             "presentational_hints": True,  # Alma's tables are laid out by width=, align= and bgcolor=
             "stylesheets": stylesheets,
-            _LEAST: least_pt * PX_PER_PT * page.scale,
+            _ADJUST: (least_pt * PX_PER_PT * page.scale, page.content_mm[0] * PX_PER_MM),
         }
         parsed = HTML(string=html, base_url=None, url_fetcher=self._fetcher)
-        return Sheets(_Readable._render(parsed, self._fonts, None, None, options), self._coverage)
+        return Sheets(_Adjusted._render(parsed, self._fonts, None, None, options), self._coverage)
 
     def _stylesheet(self, name: str) -> CSS:
         css = (slip_templates() / name).read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ docs/templates.md has what a template of one's own may use.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ SMALLEST_BIG_PT = 14.0
 class Page:
     """The paper as the layout sees it, in millimetres.
 
-    `scale` over 1 lays out on more paper, which is then drawn smaller; `is_tight` lets words break anywhere.
+    `scale` over 1 lays out on more paper, which is then drawn smaller. `squeeze` 1 gives up what the letter says about
+    widths and unbroken lines, 2 also lets words break anywhere.
     """
 
     width_mm: float
@@ -55,10 +57,10 @@ class Page:
     margins: Sides
     is_roll: bool
     scale: float = 1.0
-    is_tight: bool = False
+    squeeze: int = 0
 
     @classmethod
-    def of(cls, profile: Profile, scale: float | None = None, *, is_tight: bool = False) -> Page:
+    def of(cls, profile: Profile, scale: float | None = None, squeeze: int = 0) -> Page:
         """The page of a profile; without a scale at that of the profile."""
         scale = 100 / profile.scale_percent if scale is None else scale
         width, height = profile.page_size
@@ -70,7 +72,7 @@ class Page:
             )
         tall = height if height is not None else LONGEST_ROLL_MM
         sides = Sides(*(side * scale for side in margins))
-        return cls(width * scale, tall * scale, sides, height is None, scale, is_tight)
+        return cls(width * scale, tall * scale, sides, height is None, scale, squeeze)
 
     @property
     def content_mm(self) -> tuple[float, float]:
@@ -154,10 +156,17 @@ def _code(profile: Profile, page: Page, text: str) -> Code | None:
     """The code at a size at which its longest word fits the line."""
     if profile.big is None or not text:
         return None
-    longest = max(map(len, text.split()))
+    longest = max(sum(map(_ems, word)) for word in text.split())
     width_pt = page.content_mm[0] / page.scale / 25.4 * 72
-    fitting = width_pt / (0.72 * longest)  # bold capitals are about this wide, in ems
+    fitting = width_pt / longest
     return Code(text, profile.big.label, max(SMALLEST_BIG_PT, min(profile.big.size_pt, round(fitting, 1))))
+
+
+def _ems(character: str) -> float:
+    """Width of a bold character, about, and rather too much: fonts differ."""
+    if character in "MW@%" or unicodedata.east_asian_width(character) in "WF":
+        return 1.0
+    return 0.8 if character.isupper() else 0.65
 
 
 def own_css(profile: Profile) -> str:

@@ -24,8 +24,9 @@ from relay.slips.parts import read_letter
 from relay.slips.sanitize import SafeLetter, sanitize
 from relay.slips.slip import Occasion, Slip
 
-TOLERATED_SPREAD = 1.01
-FITTINGS = 4
+TOLERATED_SPREAD = 1.004
+FITTINGS = 5
+TIGHT = 2
 # How small a letter may be drawn: with whole words on a roll (many columns are usual there) and on a sheet (one
 # endless word should not shrink the rest), and in any case.
 SMALLEST_ON_ROLL, SMALLEST_ON_SHEET, SMALLEST = 0.6, 0.75, 0.35
@@ -76,10 +77,11 @@ class Renderer:
                 break
             page = _narrower(order.profile, page, spread)
             sheets = self._layout(order, page)
-        notes = [f"The letter is wider than the paper; it was printed at {100 / page.scale:.0f} %."]
         if page.is_roll:
             _cut(sheets, page)
-        return sheets, page, notes if page.scale > wished else []
+        percent, wished_percent = round(100 / page.scale), round(100 / wished)
+        notes = [f"The letter is wider than the paper; it was printed at {percent} %."]
+        return sheets, page, notes if percent < wished_percent else []
 
     def _layout(self, order: _Order, page: Page) -> Sheets:
         profile, album = order.profile, order.album
@@ -137,10 +139,10 @@ def _cut(sheets: Sheets, page: Page) -> None:
 
 def _narrower(profile: Profile, page: Page, spread: float) -> Page:
     """The next page to try for a letter that takes `spread` times the width it has."""
-    wanted = page.scale * spread
-    wished = Page.of(profile).scale
-    if page.is_tight:
-        return Page.of(profile, min(wanted, wished / SMALLEST), is_tight=True)
+    wanted, wished = page.scale * spread, Page.of(profile).scale
+    if page.squeeze == TIGHT:
+        return Page.of(profile, min(wanted, wished / SMALLEST), TIGHT)
     if wanted * (SMALLEST_ON_ROLL if page.is_roll else SMALLEST_ON_SHEET) <= wished:
-        return Page.of(profile, wanted)
-    return Page.of(profile, wished / (TIGHT_ON_ROLL if page.is_roll else 1.0), is_tight=True)
+        return Page.of(profile, wanted, page.squeeze)
+    squeeze = page.squeeze + 1
+    return Page.of(profile, wished / (TIGHT_ON_ROLL if page.is_roll and squeeze == TIGHT else 1.0), squeeze)

@@ -107,7 +107,7 @@ class Word:
 
 
 def words_of(pdf: bytes, page: int = 1) -> list[Word]:
-    """The words of a page where they stand. Poppler gives them as they are seen; Hebrew is turned into reading order."""
+    """The words of a page where they stand. Poppler gives them as they are seen; Hebrew is put into reading order."""
     command = ["pdftotext", "-bbox", "-f", str(page), "-l", str(page), "-", "-"]
     done = subprocess.run(command, input=pdf, capture_output=True, check=True)
     found = re.findall(
