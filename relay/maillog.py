@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Sequence
 from typing import Literal
 
 from relay.mail.status import Reply
@@ -114,6 +115,27 @@ class MailLog:
         """Something happened to a print job."""
         self.metrics.jobs.labels(printer, event).inc()
         self._write("print", id=queue_id, delivery=number, printer=printer, job=job, job_id=job_id, what=event)
+
+    def rendered(
+        self, queue_id: str, number: int, *, printer: str, good: int, failed: Sequence[str], missing_glyphs: int
+    ) -> None:
+        """A slip was rendered: how many of its barcodes read, why each of the others does not, and characters that no
+        font has. It is a line only when something is wrong. Never a value: that is somebody's card or loan.
+        """
+        self.metrics.barcodes.labels(printer, "read").inc(good)
+        self.metrics.barcodes.labels(printer, "failed").inc(len(failed))
+        self.metrics.missing_glyphs.labels(printer).inc(missing_glyphs)
+        if failed or missing_glyphs:
+            self._write(
+                "rendered",
+                id=queue_id,
+                delivery=number,
+                printer=printer,
+                barcodes_read=good,
+                barcodes_failed=len(failed),
+                why="; ".join(sorted(set(failed))),
+                missing_glyphs=missing_glyphs,
+            )
 
     def cleaned(self, *, bodies: int, messages: int, pages: int) -> None:
         """The clean-up removed something: bodies, whole messages with their history, free pages of an SQLite file."""

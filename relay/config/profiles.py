@@ -78,6 +78,10 @@ class Profile(Settings):
     "The same below it; on sheets both stand in the margin of each page."
     big: Big | None = None
     "A code of the letter to print large at the top."
+    barcodes: Literal["keep", "narrower"] = "keep"
+    "A barcode too wide for the paper: `keep` its symbology and make it small, or draw it `narrower`, as Code 128."
+    mark_barcodes: bool = False
+    "Print a line below each barcode that can't be scanned."
     template: str = "slip.html"
     "Jinja2 page template: one of templates/slips, or the path of your own."
     stylesheet: Path | None = None

@@ -18,7 +18,7 @@ from asyncio import StreamReader
 from datetime import datetime
 from typing import Any, BinaryIO
 
-from relay.slips.slip import Occasion, Slip
+from relay.slips.slip import Barcodes, Occasion, Slip
 
 _LENGTHS = struct.Struct("!II")
 MAX_HEADER = 1024 * 1024
@@ -55,6 +55,7 @@ def slip_header(slip: Slip) -> dict[str, Any]:
         "height_mm": slip.height_mm,
         "notes": list(slip.notes),
         "missing_glyphs": slip.missing_glyphs,
+        "barcodes": {"good": slip.barcodes.good, "failed": list(slip.barcodes.failed)},
     }
 
 
@@ -63,6 +64,7 @@ def slip_from(header: dict[str, Any], pdf: bytes) -> Slip:
     if not pdf.startswith(b"%PDF-"):
         raise ValueError("the answer is not a PDF")
     notes = tuple(str(note)[:300] for note in header["notes"][:50])
+    failed = tuple(str(reason)[:200] for reason in header["barcodes"]["failed"][:200])
     return Slip(
         pdf,
         int(header["pages"]),
@@ -70,6 +72,7 @@ def slip_from(header: dict[str, Any], pdf: bytes) -> Slip:
         float(header["height_mm"]),
         notes,
         int(header["missing_glyphs"]),
+        Barcodes(int(header["barcodes"]["good"]), failed),
     )
 
 

@@ -13,12 +13,14 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from urllib.parse import unquote, unquote_to_bytes
 
 from PIL import Image, ImageDraw
 
+from relay.slips import symbols
+from relay.slips.bars import Barcode
 from relay.slips.parts import Picture
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
@@ -31,11 +33,16 @@ _REMOTE = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//|(?:https?|ftp|file|blob|chrome|
 
 @dataclass(frozen=True, slots=True)
 class Drawable:
-    """A picture that was decoded once. `crisp` ones (barcodes: two colours) are drawn without smoothing."""
+    """A picture that was decoded once. `crisp` ones (barcodes: two colours) are drawn without smoothing.
+
+    One that looks like a barcode and has none was not readable.
+    """
 
     content: bytes
     dpi: float
     crisp: bool
+    barcode: Barcode | None = None
+    looks_like_a_barcode: bool = False
 
 
 def decode(content: bytes) -> Drawable | None:
@@ -52,10 +59,18 @@ def decode(content: bytes) -> Drawable | None:
                 and picture.mode in ("L", "RGB", "RGBA", "CMYK")
                 and not _has_key(picture)
             ):
-                return Drawable(content, dpi, crisp)
-            return Drawable(_as_png(picture), dpi, crisp)
+                return _with_barcode(Drawable(content, dpi, crisp), picture)
+            return _with_barcode(Drawable(_as_png(picture), dpi, crisp), picture)
     except (Exception, Image.DecompressionBombError):  # Pillow raises nearly anything on broken files
         return None
+
+
+def _with_barcode(drawable: Drawable, picture: Image.Image) -> Drawable:
+    sight = symbols.look(picture, crisp=drawable.crisp)
+    if sight is None:
+        return drawable
+    barcode = Barcode(sight.symbols, sight.grey, drawable.dpi, drawable.crisp) if sight.symbols else None
+    return replace(drawable, barcode=barcode, looks_like_a_barcode=True)
 
 
 def _has_key(picture: Image.Image) -> bool:
@@ -87,10 +102,10 @@ def _dpi(picture: Image.Image) -> float:
 class Album:
     """The pictures of one letter, as its HTML asks for them. `token` must be new for every letter."""
 
-    __slots__ = ("_by_id", "_by_location", "_by_name", "_prefix", "_urls", "drawables", "notes")
+    __slots__ = ("_by_id", "_by_location", "_by_name", "_urls", "drawables", "notes", "prefix")
 
     def __init__(self, pictures: tuple[Picture, ...], token: str) -> None:
-        self._prefix = f"slip:///{token}/"
+        self.prefix = f"slip:///{token}/"
         self._urls: dict[str, str] = {}
         self.drawables: dict[str, Drawable] = {}
         self.notes: list[str] = []
@@ -104,10 +119,17 @@ class Album:
         reference = reference.strip()
         if reference not in self._urls:
             drawable = self._draw(reference)
-            url = f"{self._prefix}{len(self._urls) + 1}"
+            url = f"{self.prefix}{len(self._urls) + 1}"
             self._urls[reference] = url
             self.drawables[url] = drawable
         return self._urls[reference]
+
+    def add(self, barcode: Barcode) -> str:
+        """A URL of our own for a barcode that the letter has in another form."""
+        url = f"{self.prefix}{len(self.drawables) + 1}t"
+        content = _as_png(barcode.picture)
+        self.drawables[url] = Drawable(content, barcode.dpi, crisp=True, barcode=barcode, looks_like_a_barcode=True)
+        return url
 
     def served(self) -> dict[str, bytes]:
         """What the fetcher may answer for this letter."""

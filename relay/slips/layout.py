@@ -10,11 +10,13 @@ Another engine would replace this module and `extent`, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from weasyprint import CSS, DEFAULT_OPTIONS, HTML
 from weasyprint.document import Document
+from weasyprint.formatting_structure import boxes
 from weasyprint.text.fonts import FontConfiguration
 from weasyprint.urls import URLFetcher, URLFetcherResponse
 
@@ -66,6 +68,18 @@ class _Adjusted(Document):  # type: ignore[misc]  # WeasyPrint has no types
         return context
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a picture stands: its page, counted from 0, and its rectangle from the top left corner of the page."""
+
+    url: str
+    page: int
+    x: float
+    y: float
+    width: float
+    height: float
+
+
 class Sheets:
     """A letter that was laid out: its pages, in CSS pixels."""
 
@@ -85,6 +99,31 @@ class Sheets:
     def missing_glyphs(self) -> int:
         """How many characters are drawn as empty boxes because no font of this machine has them."""
         return sum(self._fonts.missing(drawn_text(page)) for page in self._document.pages)
+
+    def places(self, prefix: str) -> list[Place]:
+        """Where the pictures stand whose URL begins with `prefix`, in the order of the pages."""
+        return [
+            Place(url, page, box.content_box_x(), box.content_box_y(), box.width, box.height)
+            for url, page, box in self._pictures(prefix)
+        ]
+
+    def align(self, prefix: str, dot: float, inset: float) -> None:
+        """Moves pictures to the next whole dot of `dot` pixels, and `inset` into it; the rest stays where it is."""
+        for _, _, box in self._pictures(prefix):
+            x, y = box.content_box_x() - inset, box.content_box_y() - inset
+            box.translate(round(x / dot) * dot - x, round(y / dot) * dot - y)
+
+    def _pictures(self, prefix: str) -> Iterator[tuple[str, int, Any]]:
+        for number, page in enumerate(self._document.pages):
+            waiting: list[Any] = [page._page_box]
+            while waiting:
+                box = waiting.pop()
+                if isinstance(box, boxes.ReplacedBox) and box.element_tag == "img":
+                    url = box.element.get("src") or ""
+                    if url.startswith(prefix) and box.style["visibility"] == "visible":
+                        yield url, number, box
+                elif isinstance(box, boxes.ParentBox):
+                    waiting.extend(box.children)
 
     @property
     def size(self) -> tuple[float, float]:
@@ -117,14 +156,16 @@ class Engine:
         """From now on the letter may load these pictures, by their URLs, and no others."""
         self._fetcher.serve(pictures)
 
-    def lay_out(self, html: str, page: Page, least_pt: float = 0.0) -> Sheets:
-        """The pages of a whole HTML page, with no text that comes out smaller than `least_pt` on paper.
+    def lay_out(self, html: str, page: Page, css: str = "", least_pt: float = 0.0) -> Sheets:
+        """The pages of a whole HTML page, with no text that comes out smaller than `least_pt` on paper; `!important`
+        in `css` wins over the letter.
 
         Raises RecursionError when its elements are nested too deeply.
         """
         stylesheets = [self._fit]
         stylesheets += [self._roll] if page.is_roll else []
         stylesheets += [self._loose, self._tight][: page.squeeze]
+        stylesheets += [CSS(string=css, font_config=self._fonts, url_fetcher=self._fetcher)] if css else []
         options = {
             **DEFAULT_OPTIONS,
             "presentational_hints": True,  # Alma's tables are laid out by width=, align= and bgcolor=

@@ -80,6 +80,12 @@ class Page:
         sides = self.margins
         return self.width_mm - sides.left - sides.right, self.height_mm - sides.top - sides.bottom
 
+    @property
+    def inner_mm(self) -> tuple[float, float]:
+        """Width and height of the paper between its margins, as it is and not as it is laid out."""
+        width, height = self.content_mm
+        return width / self.scale, height / self.scale
+
 
 @dataclass(frozen=True, slots=True)
 class Code:

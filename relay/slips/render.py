@@ -10,22 +10,26 @@ Refuses: letters without ink, more than `max_pages` pages, rolls longer than LON
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from jinja2 import Environment
 
 from relay.config.profiles import Profile
 from relay.errors import RenderError
 from relay.slips import direction, tree
+from relay.slips.barcode_fonts import replace_fonts
+from relay.slips.barcodes import INSET, Arrangement, BarcodesOfLetter, notes_on
 from relay.slips.images import Album
 from relay.slips.layout import PX_PER_MM, Engine, Sheets
 from relay.slips.page import LONGEST_ROLL_MM, Page, compose, environment
 from relay.slips.parts import read_letter
 from relay.slips.sanitize import SafeLetter, sanitize
-from relay.slips.slip import Occasion, Slip
+from relay.slips.slip import Barcodes, Occasion, Slip
 
 TOLERATED_SPREAD = 1.004
-FITTINGS = 5
+FITTINGS = 7
 TIGHT = 2
 # How small a letter may be drawn: with whole words on a roll (many columns are usual there) and on a sheet (one
 # endless word should not shrink the rest), and in any case.
@@ -52,45 +56,68 @@ class Renderer:
         album = Album(letter.pictures, str(self._count))
         try:
             safe, code = _read(sanitize(letter.html, album.url_for), profile)
-            self._engine.serve(album.served())
-            sheets, page, notes = self._lay_out(_Order(profile, safe, album, occasion or Occasion(), code))
-            missing = sheets.missing_glyphs()
-            pdf = sheets.pdf(zoom=1 / page.scale)
+            safe, not_bars = replace_fonts(safe, album.add)
+            barcodes = BarcodesOfLetter(album.drawables, album.prefix, profile, not_bars)
+            fitted, pdf, checked = self._print(_Order(profile, safe, album, occasion or Occasion(), code, barcodes))
+            missing = fitted.sheets.missing_glyphs()
         except RecursionError as error:
             raise RenderError("the elements of the letter are nested too deeply to lay out") from error
         finally:
             self._engine.serve({})
-        width, height = (round(length / PX_PER_MM / page.scale, 2) for length in sheets.size)
+        width, height = (round(length / PX_PER_MM / fitted.page.scale, 2) for length in fitted.sheets.size)
+        notes = [*letter.notes, *album.notes, *fitted.notes, *notes_on(checked)]
         notes += [_missing_note(missing)] if missing else []
-        return Slip(pdf, sheets.pages, width, height, (*letter.notes, *album.notes, *notes), missing)
+        return Slip(pdf, fitted.sheets.pages, width, height, tuple(notes), missing, checked)
 
-    def _lay_out(self, order: _Order) -> tuple[Sheets, Page, list[str]]:
+    def _print(self, order: _Order) -> tuple[_Fitted, bytes, Barcodes]:
+        """The PDF. When a barcode does not read on it, once more with what may hide it undone, and then marked."""
+        is_freed, marked = False, frozenset[str]()
+        while True:
+            arrange = partial(order.barcodes.arrange, order.letter.body, is_freed=is_freed, marked=marked)
+            fitted = self._fit(order, arrange)
+            pdf = fitted.sheets.pdf(zoom=1 / fitted.page.scale)
+            checked, failed, hidden = order.barcodes.check(fitted.arrangement, fitted.sheets, fitted.page.scale, pdf)
+            if hidden and not is_freed:
+                is_freed = True
+            elif failed and not marked and order.profile.mark_barcodes:
+                marked = failed
+            else:
+                return fitted, pdf, checked
+
+    def _fit(self, order: _Order, arrange: Callable[..., Arrangement]) -> _Fitted:
         """Lay out; what is wider than the paper is made smaller, and its words broken when that is not enough."""
         page = Page.of(order.profile)
         wished = page.scale
-        sheets = self._layout(order, page)
+        arrangement = arrange()
+        sheets = self._layout(order, page, arrangement)
         if all(extent.is_blank for extent in sheets.extents()):
             raise RenderError("nothing of the letter can be seen: the paper would stay blank")
         for _ in range(FITTINGS):
             spread = max(extent.spread for extent in sheets.extents())
             if spread <= TOLERATED_SPREAD:
                 break
-            page = _narrower(order.profile, page, spread)
-            sheets = self._layout(order, page)
+            if (tighter := order.barcodes.tighter(arrangement, sheets, page.scale, arrange)) is not None:
+                arrangement = tighter
+            else:
+                page = _narrower(order.profile, page, spread)
+            sheets = self._layout(order, page, arrangement)
+        sheets.align(arrangement.prefix, arrangement.dot(page.scale), INSET * arrangement.dot(page.scale))
         if page.is_roll:
             _cut(sheets, page)
         percent, wished_percent = round(100 / page.scale), round(100 / wished)
-        notes = [f"The letter is wider than the paper; it was printed at {percent} %."]
-        return sheets, page, notes if percent < wished_percent else []
+        notes = (f"The letter is wider than the paper; it was printed at {percent} %.",)
+        return _Fitted(sheets, page, arrangement, notes if percent < wished_percent else ())
 
-    def _layout(self, order: _Order, page: Page) -> Sheets:
+    def _layout(self, order: _Order, page: Page, arrangement: Arrangement) -> Sheets:
         profile, album = order.profile, order.album
         templates = self._templates.get(profile.template)
         if templates is None:
             templates = self._templates.setdefault(profile.template, environment(profile.template))
+        self._engine.serve({**album.served(), **arrangement.served()})
+        letter = replace(order.letter, body=arrangement.body)
         css = album.stylesheet(page.scale)
-        html = compose(templates, profile, page, order.letter, css, occasion=order.occasion, code=order.code)
-        sheets = self._engine.lay_out(html, page, profile.min_font_size_pt)
+        html = compose(templates, profile, page, letter, css, occasion=order.occasion, code=order.code)
+        sheets = self._engine.lay_out(html, page, arrangement.stylesheet(page.scale), profile.min_font_size_pt)
         if sheets.pages > (1 if page.is_roll else self._max_pages):
             limit = f"{LONGEST_ROLL_MM / 1000:g} m of paper" if page.is_roll else f"{self._max_pages} pages"
             raise RenderError(f"the slip would take more than {limit}")
@@ -106,6 +133,17 @@ class _Order:
     album: Album
     occasion: Occasion
     code: str
+    barcodes: BarcodesOfLetter
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """A letter that was laid out on its page, and what is to be said of that."""
+
+    sheets: Sheets
+    page: Page
+    arrangement: Arrangement
+    notes: tuple[str, ...]
 
 
 def _read(letter: SafeLetter, profile: Profile) -> tuple[SafeLetter, str]:

@@ -21,6 +21,17 @@ class Occasion:
 
 
 @dataclass(frozen=True, slots=True)
+class Barcodes:
+    """How many barcodes of a slip were read again from its pages, and what is wrong with each of the others.
+
+    No reason has a value in it, so they are fit for logs.
+    """
+
+    good: int = 0
+    failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Slip:
     """A rendered slip. The size is that of its first page; `notes` say in whole sentences what is missing on it."""
 
@@ -31,3 +42,4 @@ class Slip:
     notes: tuple[str, ...] = ()
     missing_glyphs: int = 0
     "How many characters no font of this machine has; `notes` says it too."
+    barcodes: Barcodes = Barcodes()

@@ -8,6 +8,8 @@ Known limits: parsing and writing take some milliseconds, so a letter that needs
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from html import escape
 from xml.etree.ElementTree import Element, tostring
 
 import cssselect2
@@ -20,7 +22,18 @@ MAX_CODE = 80
 
 def parse(body: str) -> Element:
     """The body element of safe HTML."""
-    root: Element = tinyhtml5.parse(body, namespace_html_elements=False)
+    return body_of(parse_page(body, {}))
+
+
+def parse_page(body: str, attributes: Mapping[str, str]) -> Element:
+    """The root element of safe HTML, and in it a body element with these attributes."""
+    shown = "".join(f' {name}="{escape(value)}"' for name, value in attributes.items())
+    root: Element = tinyhtml5.parse(f"<html><body{shown}>{body}</body></html>", namespace_html_elements=False)
+    return root
+
+
+def body_of(root: Element) -> Element:
+    """The body element of a page."""
     found = root.find("body")
     assert found is not None, "an HTML parser always makes a body"
     return found

@@ -69,6 +69,14 @@ class PrinterTransport:
 
     async def _print(self, delivery: Delivery, content: bytes) -> Outcome:
         slip = await self._renderer.render(content, self._profile, self._occasion(delivery))
+        self._maillog.rendered(
+            delivery.message.queue_id,
+            delivery.number,
+            printer=self._printer.name,
+            good=slip.barcodes.good,
+            failed=slip.barcodes.failed,
+            missing_glyphs=slip.missing_glyphs,
+        )
         name = f"slip-{delivery.message.queue_id}-{delivery.number}-{delivery.attempts}"
         job = PrintJob(name, self._printer.queue)
         delivery = await self._store.record_job(delivery, job)
