@@ -172,13 +172,14 @@ def _shown(margin: float | tuple[float, ...]) -> str:
     return f"{margin:g}" if isinstance(margin, (int, float)) else ", ".join(f"{side:g}" for side in margin)
 
 
-def _heat(name: str, paper: str, margin: float, size: float) -> Profile:
+def _heat(name: str, paper: str, margin: float, size: float, least: float) -> Profile:
     """A printer that prints by heat: a roll or labels, 203 dpi, black."""
     return Profile(
         name=name,
         paper=paper,
         margin_mm=margin,
         font_size_pt=size,
+        min_font_size_pt=least,
         dpi=203,
         monochrome=True,
         template="receipt.html",
@@ -189,7 +190,7 @@ BUILT_IN_PROFILES = (
     Profile(name="a4", paper="A4"),
     Profile(name="a5", paper="A5", margin_mm=8.0, font_size_pt=10.0),
     Profile(name="letter", paper="Letter"),
-    _heat("receipt80", "80mm", 4.0, 9.0),
-    _heat("receipt58", "58mm", 3.0, 8.0),
-    _heat("label", "100x150mm", 4.0, 10.0),
+    _heat("receipt80", "80mm", 4.0, 9.0, 5.0),
+    _heat("receipt58", "58mm", 3.0, 8.0, 5.0),
+    _heat("label", "100x150mm", 4.0, 10.0, 6.0),
 )

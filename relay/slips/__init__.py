@@ -6,10 +6,17 @@
       parts      the message: which part is the letter, which parts are its pictures
       sanitize   untrusted HTML becomes safe HTML (`stylesheet` does the same for CSS)
       images     what an `<img>` means: a picture of this message, or a placeholder and a note
-      page       the letter inside the page template of the printer's profile
-      layout     the seam to the engine: HTML and pictures in, pages and PDF out (`extent` measures the ink)
+      symbols    barcodes read from pictures, and made from values
+      bars       a barcode drawn in whole dots of the printer
+      barcode_fonts  text in a font of bars becomes a picture (`cascade` says which font an element has)
+      barcodes   the barcodes of one letter: which, how large, and whether they scan (`scan` reads them from the page)
+      direction  which way each block is read, set on the `tree` of the safe letter
+      page       the letter inside the page template of the printer's profile (`lines`: its header and footer)
+      layout     the seam to the engine: HTML and pictures in, pages and PDF out (`styles` are adjusted before, `extent`
+                 measures the ink, `fonts` knows which characters there are)
+      fit        what is wider than the paper is made to fit
       render     all of it in its order: a `slip.Slip`
 
-Nothing in here opens a socket or knows the database. Only `pool`, `frames` and `slip` are for the service;
-everything else loads WeasyPrint or reads hostile input, and belongs in the child.
+Nothing in here opens a socket or knows the database. Only `pool`, `frames`, `slip` and `trial` (a profile on a sample
+letter of ours) are for the service; everything else loads WeasyPrint or reads hostile input, and belongs in the child.
 """

@@ -38,7 +38,8 @@ _EM_PER_MODULE, _EMS_HIGH = 1 / 28, 1.0
 _EM_PER_MODULE_OF_IDAUTOMATION, _EMS_HIGH_OF_IDAUTOMATION = 1 / 11, 3.0
 
 PLAIN = "font-family: sans-serif !important; font-size: 10pt !important; letter-spacing: normal !important"
-UNSEEN = "font: 1px/1px sans-serif !important; color: transparent !important; white-space: nowrap !important"
+BOX = f"{PLAIN}; display: inline-block !important; text-align: center !important; line-height: 1.2 !important"
+UNSEEN = f"{PLAIN}; position: absolute !important; color: transparent !important; white-space: nowrap !important"
 
 
 def barcode_of(text: str, font: Font) -> Barcode | None:
@@ -141,7 +142,7 @@ class _Work:
             return plain
         self._done += 1
         shown = _SHOWS_TEXT.search(font.name)
-        box = ElementTree.Element("span", {"style": "display: inline-block; text-align: center"})
+        box = ElementTree.Element("span", {"style": BOX})
         ElementTree.SubElement(box, "img", {"src": self._add(barcode), "alt": "", "style": "display: block"})
         words = ElementTree.SubElement(box, "span", {"style": PLAIN if shown else UNSEEN})
         words.text = barcode.values[0] if shown else text

@@ -55,7 +55,7 @@ _INCHES = {
 class Arrangement:
     """A letter's body with its barcodes drawn; `sources` has the album's URL of each drawing.
 
-    `is_stacked` puts the cells of a row below each other where barcodes have no room beside each other; `is_freed`
+    `is_stacked` puts the cells of rows below each other where barcodes have no room beside each other; `is_freed`
     undoes what may cut off or distort a barcode around it.
     """
 
@@ -101,7 +101,7 @@ _KEPT = """img[src^="%(prefix)s"] {
 _FREED = """:has(img[src^="%(prefix)s"]) {
   transform: none !important; opacity: 1 !important; overflow: visible !important }
 table:has(img[src^="%(prefix)s"]) { table-layout: auto !important }"""
-_STACKED = """tr:has(td img[src^="%(prefix)s"]) > td { display: block !important; width: auto !important }"""
+_STACKED = """table:has(img[src^="%(prefix)s"]) > * > tr > * { display: block !important; width: auto !important }"""
 
 
 class BarcodesOfLetter:
@@ -109,7 +109,7 @@ class BarcodesOfLetter:
 
     def __init__(self, drawables: Mapping[str, Drawable], prefix: str, profile: Profile, not_bars: int = 0) -> None:
         self._not_bars = not_bars
-        width, height = (floor(length * profile.dpi / 25.4 + 0.01) for length in Page.of(profile).inner_mm)
+        width, height = (floor(length * profile.dpi / 25.4 + 0.01) for length in Page.of(profile, 1.0).content_mm)
         self._room = Room(profile.dpi, width, height)
         self._narrower = profile.barcodes == "narrower"
         self._prefix = prefix

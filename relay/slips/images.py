@@ -25,6 +25,8 @@ from relay.slips.parts import Picture
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 25_000_000
+MAX_SEARCHED = 8_000_000
+"""Pixels of one letter that are searched for barcodes; noise takes a second for five million."""
 MAX_NOTES = 20
 CSS_DPI = 96.0
 
@@ -35,7 +37,7 @@ _REMOTE = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//|(?:https?|ftp|file|blob|chrome|
 class Drawable:
     """A picture that was decoded once. `crisp` ones (barcodes: two colours) are drawn without smoothing.
 
-    One that looks like a barcode and has none was not readable.
+    One that looks like a barcode and has none was not readable. `searched` is the number of pixels that were searched.
     """
 
     content: bytes
@@ -43,10 +45,14 @@ class Drawable:
     crisp: bool
     barcode: Barcode | None = None
     looks_like_a_barcode: bool = False
+    searched: int = 0
 
 
-def decode(content: bytes) -> Drawable | None:
-    """The picture in these bytes, or None. Whole, so that nothing fails later in the layout."""
+def decode(content: bytes, *, most: int = symbols.MAX_PIXELS) -> Drawable | None:
+    """The picture in these bytes, or None. Whole, so that nothing fails later in the layout.
+
+    One of more than `most` pixels is not searched for barcodes, but for those that are plain to see.
+    """
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
@@ -54,23 +60,19 @@ def decode(content: bytes) -> Drawable | None:
             dpi, kind = _dpi(picture), picture.format
             picture.load()
             crisp = picture.mode == "1" or (kind not in ("JPEG", "MPO") and picture.getcolors(2) is not None)
-            if (
-                kind in ("PNG", "JPEG", "MPO")
-                and picture.mode in ("L", "RGB", "RGBA", "CMYK")
-                and not _has_key(picture)
-            ):
-                return _with_barcode(Drawable(content, dpi, crisp), picture)
-            return _with_barcode(Drawable(_as_png(picture), dpi, crisp), picture)
+            is_fit = kind in ("PNG", "JPEG", "MPO") and picture.mode in ("L", "RGB", "RGBA", "CMYK")
+            drawable = Drawable(content if is_fit and not _has_key(picture) else _as_png(picture), dpi, crisp)
+            return _searched(drawable, picture, most)
     except (Exception, Image.DecompressionBombError):  # Pillow raises nearly anything on broken files
         return None
 
 
-def _with_barcode(drawable: Drawable, picture: Image.Image) -> Drawable:
-    sight = symbols.look(picture, crisp=drawable.crisp)
+def _searched(drawable: Drawable, picture: Image.Image, most: int) -> Drawable:
+    sight, pixels = symbols.look(picture, crisp=drawable.crisp, most=most)
     if sight is None:
-        return drawable
+        return replace(drawable, searched=pixels)
     barcode = Barcode(sight.symbols, sight.grey, drawable.dpi, drawable.crisp) if sight.symbols else None
-    return replace(drawable, barcode=barcode, looks_like_a_barcode=True)
+    return replace(drawable, barcode=barcode, looks_like_a_barcode=True, searched=pixels)
 
 
 def _has_key(picture: Image.Image) -> bool:
@@ -102,11 +104,12 @@ def _dpi(picture: Image.Image) -> float:
 class Album:
     """The pictures of one letter, as its HTML asks for them. `token` must be new for every letter."""
 
-    __slots__ = ("_by_id", "_by_location", "_by_name", "_urls", "drawables", "notes", "prefix")
+    __slots__ = ("_by_id", "_by_location", "_by_name", "_prefix", "_searched", "_urls", "drawables", "notes")
 
     def __init__(self, pictures: tuple[Picture, ...], token: str) -> None:
-        self.prefix = f"slip:///{token}/"
+        self._prefix = f"slip:///{token}/"
         self._urls: dict[str, str] = {}
+        self._searched = 0
         self.drawables: dict[str, Drawable] = {}
         self.notes: list[str] = []
         # Reversed, so that of two pictures with one name the first counts.
@@ -119,14 +122,19 @@ class Album:
         reference = reference.strip()
         if reference not in self._urls:
             drawable = self._draw(reference)
-            url = f"{self.prefix}{len(self._urls) + 1}"
+            url = f"{self._prefix}{len(self._urls) + 1}"
             self._urls[reference] = url
             self.drawables[url] = drawable
         return self._urls[reference]
 
+    @property
+    def prefix(self) -> str:
+        """What the URLs of all its pictures begin with."""
+        return self._prefix
+
     def add(self, barcode: Barcode) -> str:
         """A URL of our own for a barcode that the letter has in another form."""
-        url = f"{self.prefix}{len(self.drawables) + 1}t"
+        url = f"{self._prefix}{len(self.drawables) + 1}t"
         content = _as_png(barcode.picture)
         self.drawables[url] = Drawable(content, barcode.dpi, crisp=True, barcode=barcode, looks_like_a_barcode=True)
         return url
@@ -160,10 +168,11 @@ class Album:
                 else f"The image {shown} is not in the message."
             )
             return _placeholder()
-        drawable = decode(content)
+        drawable = decode(content, most=MAX_SEARCHED - self._searched)
         if drawable is None:
             self._note(f"The image {shown} can't be read as a picture.")
             return _placeholder()
+        self._searched += drawable.searched
         return drawable
 
     def _find(self, reference: str) -> Picture | None:

@@ -123,7 +123,7 @@ class Sheets:
                     if url.startswith(prefix) and box.style["visibility"] == "visible":
                         yield url, number, box
                 elif isinstance(box, boxes.ParentBox):
-                    waiting.extend(box.children)
+                    waiting.extend(reversed(box.children))
 
     @property
     def size(self) -> tuple[float, float]:
@@ -135,6 +135,15 @@ class Sheets:
         """Ends the first page at that height, if it is longer. The layout stays; only the PDF page gets shorter."""
         first = self._document.pages[0]
         first.height = min(first.height, height)
+
+    def widen(self, times: float) -> None:
+        """Makes each page so many times as large, and its margins with it: drawn smaller, what stood over fits."""
+        for page in self._document.pages:
+            reach = extent(page)
+            box: Any = page._page_box
+            over = max(0.0, reach.content_left - reach.left)
+            box.translate(reach.content_left * (times - 1) + over, reach.content_top * (times - 1))
+            page.width, page.height = page.width * times, page.height * times
 
     def pdf(self, zoom: float) -> bytes:
         """The PDF, drawn `zoom` times as large as it was laid out."""

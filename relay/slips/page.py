@@ -80,12 +80,6 @@ class Page:
         sides = self.margins
         return self.width_mm - sides.left - sides.right, self.height_mm - sides.top - sides.bottom
 
-    @property
-    def inner_mm(self) -> tuple[float, float]:
-        """Width and height of the paper between its margins, as it is and not as it is laid out."""
-        width, height = self.content_mm
-        return width / self.scale, height / self.scale
-
 
 @dataclass(frozen=True, slots=True)
 class Code:
@@ -159,10 +153,11 @@ def compose(
 
 
 def _code(profile: Profile, page: Page, text: str) -> Code | None:
-    """The code at a size at which its longest word fits the line."""
+    """The code at a size at which its longest word fits the line, and all of it two lines."""
     if profile.big is None or not text:
         return None
-    longest = max(sum(map(_ems, word)) for word in text.split())
+    words = [sum(map(_ems, word)) for word in text.split()]
+    longest = max(*words, (sum(words) + 0.4 * len(words)) / 2)
     width_pt = page.content_mm[0] / page.scale / 25.4 * 72
     fitting = width_pt / longest
     return Code(text, profile.big.label, max(SMALLEST_BIG_PT, min(profile.big.size_pt, round(fitting, 1))))

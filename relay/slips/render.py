@@ -3,14 +3,13 @@
 Does: reads, sanitises, lays out and writes one slip at a time; finds the direction of its blocks and the code that is
 printed large; counts the characters that no font has.
 Promises: a Slip, or RenderError. Sheets have the profile's size; a roll is one page that ends one margin below the
-last ink, though not before SHORTEST_ROLL_MM. What would be cut at the side is drawn smaller instead.
+last ink. What would be cut at the side is made to fit (`fit`).
 Refuses: letters without ink, more than `max_pages` pages, rolls longer than LONGEST_ROLL_MM, letters that `parts` and
 `sanitize` refuse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,23 +19,14 @@ from relay.config.profiles import Profile
 from relay.errors import RenderError
 from relay.slips import direction, tree
 from relay.slips.barcode_fonts import replace_fonts
-from relay.slips.barcodes import INSET, Arrangement, BarcodesOfLetter, notes_on
+from relay.slips.barcodes import Arrangement, BarcodesOfLetter, notes_on
+from relay.slips.fit import Fitted, Fitting
 from relay.slips.images import Album
 from relay.slips.layout import PX_PER_MM, Engine, Sheets
 from relay.slips.page import LONGEST_ROLL_MM, Page, compose, environment
 from relay.slips.parts import read_letter
 from relay.slips.sanitize import SafeLetter, sanitize
 from relay.slips.slip import Barcodes, Occasion, Slip
-
-TOLERATED_SPREAD = 1.004
-FITTINGS = 7
-TIGHT = 2
-# How small a letter may be drawn: with whole words on a roll (many columns are usual there) and on a sheet (one
-# endless word should not shrink the rest), and in any case.
-SMALLEST_ON_ROLL, SMALLEST_ON_SHEET, SMALLEST = 0.6, 0.75, 0.35
-TIGHT_ON_ROLL = 0.8
-SHORTEST_ROLL_MM = 25.0
-"""Roll printers refuse pages that are shorter than what lies between their head and their knife."""
 
 
 class Renderer:
@@ -69,12 +59,12 @@ class Renderer:
         notes += [_missing_note(missing)] if missing else []
         return Slip(pdf, fitted.sheets.pages, width, height, tuple(notes), missing, checked)
 
-    def _print(self, order: _Order) -> tuple[_Fitted, bytes, Barcodes]:
+    def _print(self, order: _Order) -> tuple[Fitted, bytes, Barcodes]:
         """The PDF. When a barcode does not read on it, once more with what may hide it undone, and then marked."""
         is_freed, marked = False, frozenset[str]()
         while True:
             arrange = partial(order.barcodes.arrange, order.letter.body, is_freed=is_freed, marked=marked)
-            fitted = self._fit(order, arrange)
+            fitted = Fitting(order.profile, order.barcodes, arrange, partial(self._lay_out, order)).fit()
             pdf = fitted.sheets.pdf(zoom=1 / fitted.page.scale)
             checked, failed, hidden = order.barcodes.check(fitted.arrangement, fitted.sheets, fitted.page.scale, pdf)
             if hidden and not is_freed:
@@ -84,31 +74,7 @@ class Renderer:
             else:
                 return fitted, pdf, checked
 
-    def _fit(self, order: _Order, arrange: Callable[..., Arrangement]) -> _Fitted:
-        """Lay out; what is wider than the paper is made smaller, and its words broken when that is not enough."""
-        page = Page.of(order.profile)
-        wished = page.scale
-        arrangement = arrange()
-        sheets = self._layout(order, page, arrangement)
-        if all(extent.is_blank for extent in sheets.extents()):
-            raise RenderError("nothing of the letter can be seen: the paper would stay blank")
-        for _ in range(FITTINGS):
-            spread = max(extent.spread for extent in sheets.extents())
-            if spread <= TOLERATED_SPREAD:
-                break
-            if (tighter := order.barcodes.tighter(arrangement, sheets, page.scale, arrange)) is not None:
-                arrangement = tighter
-            else:
-                page = _narrower(order.profile, page, spread)
-            sheets = self._layout(order, page, arrangement)
-        sheets.align(arrangement.prefix, arrangement.dot(page.scale), INSET * arrangement.dot(page.scale))
-        if page.is_roll:
-            _cut(sheets, page)
-        percent, wished_percent = round(100 / page.scale), round(100 / wished)
-        notes = (f"The letter is wider than the paper; it was printed at {percent} %.",)
-        return _Fitted(sheets, page, arrangement, notes if percent < wished_percent else ())
-
-    def _layout(self, order: _Order, page: Page, arrangement: Arrangement) -> Sheets:
+    def _lay_out(self, order: _Order, page: Page, arrangement: Arrangement) -> Sheets:
         profile, album = order.profile, order.album
         templates = self._templates.get(profile.template)
         if templates is None:
@@ -121,6 +87,8 @@ class Renderer:
         if sheets.pages > (1 if page.is_roll else self._max_pages):
             limit = f"{LONGEST_ROLL_MM / 1000:g} m of paper" if page.is_roll else f"{self._max_pages} pages"
             raise RenderError(f"the slip would take more than {limit}")
+        if all(extent.is_blank for extent in sheets.extents()):
+            raise RenderError("nothing of the letter can be seen: the paper would stay blank")
         return sheets
 
 
@@ -134,16 +102,6 @@ class _Order:
     occasion: Occasion
     code: str
     barcodes: BarcodesOfLetter
-
-
-@dataclass(frozen=True, slots=True)
-class _Fitted:
-    """A letter that was laid out on its page, and what is to be said of that."""
-
-    sheets: Sheets
-    page: Page
-    arrangement: Arrangement
-    notes: tuple[str, ...]
 
 
 def _read(letter: SafeLetter, profile: Profile) -> tuple[SafeLetter, str]:
@@ -167,20 +125,3 @@ def _missing_note(count: int) -> str:
     if count == 1:
         return "1 character of the letter is missing in the fonts of this machine."
     return f"{count} characters of the letter are missing in the fonts of this machine."
-
-
-def _cut(sheets: Sheets, page: Page) -> None:
-    """End the roll one margin below the last ink."""
-    bottom = sheets.extents()[0].bottom
-    sheets.cut(max(bottom + page.margins.bottom * PX_PER_MM, SHORTEST_ROLL_MM * page.scale * PX_PER_MM))
-
-
-def _narrower(profile: Profile, page: Page, spread: float) -> Page:
-    """The next page to try for a letter that takes `spread` times the width it has."""
-    wanted, wished = page.scale * spread, Page.of(profile).scale
-    if page.squeeze == TIGHT:
-        return Page.of(profile, min(wanted, wished / SMALLEST), TIGHT)
-    if wanted * (SMALLEST_ON_ROLL if page.is_roll else SMALLEST_ON_SHEET) <= wished:
-        return Page.of(profile, wanted, page.squeeze)
-    squeeze = page.squeeze + 1
-    return Page.of(profile, wished / (TIGHT_ON_ROLL if page.is_roll and squeeze == TIGHT else 1.0), squeeze)

@@ -71,18 +71,23 @@ class Sight:
     grey: Image.Image
 
 
-def look(picture: Image.Image, *, crisp: bool) -> Sight | None:
-    """The barcodes in a picture; None when it is of something else. `crisp` ones have two colours."""
-    if picture.width * picture.height > MAX_PIXELS or min(picture.size) < 8:
-        return None
+def look(picture: Image.Image, *, crisp: bool, most: int = MAX_PIXELS) -> tuple[Sight | None, int]:
+    """The barcodes in a picture, and how many pixels were searched for them; no sight when it is of something else.
+
+    `crisp` pictures have two colours. One of more than `most` pixels is not searched; upright bars are found all the
+    same when it is crisp.
+    """
+    pixels = picture.width * picture.height
+    if pixels > MAX_PIXELS or min(picture.size) < 8:
+        return None, 0
     grey = _in_grey(picture, crisp=crisp)
     if grey is None:
-        return None
+        return None, 0
     band = band_of_bars(grey) if crisp else None
     if band is not None and (symbol := _read_band(grey, *band)) is not None:
-        return Sight((symbol,), grey)
-    found = _read(grey, ImageOps.expand(grey, QUIET, 255), QUIET)
-    return Sight(tuple(found), grey) if found or band is not None else None
+        return Sight((symbol,), grey), 0
+    found = _read(grey, ImageOps.expand(grey, QUIET, 255), QUIET) if pixels <= most else []
+    return (Sight(tuple(found), grey) if found or band is not None else None), pixels
 
 
 def band_of_bars(picture: Image.Image) -> tuple[int, int] | None:

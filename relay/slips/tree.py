@@ -18,6 +18,7 @@ import tinyhtml5
 from relay.errors import RenderError
 
 MAX_CODE = 80
+_APART = frozenset(("br", "dd", "div", "dt", "li", "p", "td", "th", "tr"))
 
 
 def parse(body: str) -> Element:
@@ -52,9 +53,19 @@ def first_text(body: Element, select: str) -> str:
         selectors = cssselect2.compile_selector_list(select)
         found = cssselect2.ElementWrapper.from_html_root(body).query_all(*selectors)
         for element in found:
-            text = " ".join("".join(element.etree_element.itertext()).split())
+            text = " ".join(_text(element.etree_element).split())
             if text:
-                return text[:MAX_CODE]
+                return text if len(text) <= MAX_CODE else text[: MAX_CODE - 1] + "\u2026"
     except (cssselect2.SelectorError, NotImplementedError) as error:
         raise RenderError(f"{select!r} is not a CSS selector that is known here: {error}") from None
     return ""
+
+
+def _text(element: Element) -> str:
+    """The text of an element, with a space where another element begins a line or a cell."""
+    parts = [element.text or ""]
+    for child in element:
+        parts.append(" " if child.tag in _APART else "")
+        parts.append(_text(child))
+        parts.append(child.tail or "")
+    return "".join(parts)

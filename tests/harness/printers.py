@@ -176,6 +176,11 @@ class VirtualPrinter:
         entries = [line.partition(" ") for line in log.read_text().splitlines()] if log.exists() else []
         return [name for file, _, name in entries if file in done]
 
+    def asked(self, paper: Path) -> dict[str, str]:
+        """The IPP attributes of the job of a completed document: IPP_COPIES, IPP_SIDES, IPP_MEDIA_COL, ..."""
+        lines = (self.folder / "asked" / paper.name).read_text(errors="replace").splitlines()
+        return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
     async def wait_for_papers(self, count: int, *, seconds: float = 20.0) -> list[Path]:
         """The completed documents, once there are at least `count`."""
         await until(

@@ -21,6 +21,28 @@ EXTRA: dict[str, Any] = {
         {"name": "desk", "institutions": ["demo"], "networks": ["127.0.0.3/32"], "recipients": []},
     ],
     "intake": {"max_message_size": "1MB"},
+    "profiles": [
+        {
+            "name": "counter",
+            "paper": "A4",
+            "header": "{desk} | {institution} | {received}",
+            "footer": "{queue_id} | {page}/{pages}",
+            "big": {"select": "h1", "label": "Slip"},
+            "tray": "tray-2",
+            "copies": 2,
+            "duplex": "long-edge",
+        }
+    ],
+    "printers": [
+        {
+            "name": "counter",
+            "institution": "demo",
+            "mailboxes": ["counter@print.lib.example"],
+            "queue": "laser",
+            "profile": "counter",
+            "desk": "Counter in the hall",
+        }
+    ],
     "rules": [
         {"name": "hold-it", "recipient": "held@*", "hold": "a person decides"},
         {"name": "drop-it", "recipient": "dropped@*", "discard": True},

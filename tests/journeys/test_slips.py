@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from email.mime.image import MIMEImage
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
+from email.policy import SMTP
+from io import BytesIO
+
 import pypdf
 import pytest
+from PIL import Image
 
-from tests.harness import samples
+from tests.harness import code39, samples
 from tests.harness.waiting import until
 from tests.journeys.story import Story
 
@@ -36,6 +44,22 @@ async def test_a_slip_comes_out_on_its_printers_paper(story: Story, printer: str
     assert "Resource request" in (pypdf.PdfReader(str(papers[0])).pages[0].extract_text() or "")
     assert (line.route, line.evidence, line.attempts) == (f"print:{printer}", "spooler-confirmed", 1)
     assert story.taken_for(story.mailbox(printer)) == [], "a slip does not go out by mail"
+
+
+async def test_a_profile_says_how_a_slip_looks_and_is_printed(story: Story) -> None:
+    laser = story.printers["laser"]
+    before = len(laser.papers())
+    number = await story.submit(samples.request_slip(recipient=story.mailbox("counter")), story.mailbox("counter"))
+    await story.settled(number)
+    paper = (await laser.wait_for_papers(before + 1))[before]
+    text = " ".join((pypdf.PdfReader(paper).pages[0].extract_text() or "").split())
+    for shown in ("Counter in the hall", "demo", number, "1/1", datetime.now().astimezone().strftime("%Y-%m-%d")):
+        assert shown in text
+    assert text.count("Resource request") == 2, "once in the letter and once large"
+    asked = laser.asked(paper)
+    assert asked["IPP_COPIES"] == "2"
+    assert "media-source=tray-2" in asked["IPP_MEDIA_COL"]
+    assert asked["IPP_SIDES"] == "one-sided", "it has a single page"
 
 
 async def test_job_names_tell_nothing_about_people(story: Story) -> None:
@@ -73,6 +97,29 @@ async def test_a_receipt_is_as_long_as_its_content(story: Story) -> None:
         assert len(pypdf.PdfReader(str(paper)).pages) == 1
         heights.append(size_mm(paper)[1])
     assert heights[1] > heights[0] + 38 * 5
+
+
+async def test_a_barcode_that_does_not_scan_is_noted_and_logged_without_its_value(story: Story) -> None:
+    source = Image.open(BytesIO(code39.png("31188009999999")))
+    source.paste(1, (70, 0, 90, source.height))
+    damaged = BytesIO()
+    source.save(damaged, "PNG")
+    message = MIMEMultipart("related")
+    message["From"], message["To"] = "circulation@lib.example", story.mailbox("laser")
+    message.attach(
+        MIMEText("<p>Item 31188009999999</p><img src='cid:b'><p style='font-family:Code39'>*7654321*", "html")
+    )
+    part = MIMEImage(damaged.getvalue(), "png")
+    part["Content-ID"] = "<b>"
+    message.attach(part)
+    number = await story.submit(message.as_bytes(policy=SMTP), story.mailbox("laser"))
+    (line,) = await story.settled(number)
+    assert "A barcode on the slip can't be read by a scanner." in line.reason
+    log = story.appliance.log.read_text(encoding="utf-8")
+    (event,) = [one for one in log.splitlines() if "event=rendered" in one and number in one]
+    assert "printer=laser barcodes_read=1 barcodes_failed=1" in event
+    assert "3118800" not in log
+    assert "7654321" not in log
 
 
 async def test_a_letter_and_a_slip_from_one_message(story: Story) -> None:

@@ -81,13 +81,17 @@ def test_check_finds_keys_and_certificates_that_don_t_work(institution: Institut
     institution.dkim_key.chmod(0o600)
     institution.dkim_key.write_text("not a key")
     institution.certificate.write_text("not a certificate")
-    tables["profiles"] = [{"name": "own", "paper": "A4", "template": "missing.html"}]
+    tables["profiles"] = [
+        {"name": "own", "paper": "A4", "template": "missing.html"},
+        {"name": "codes", "paper": "A4", "big": {"select": "p["}},
+    ]
     result = run(institution, tables, "check")
     assert result.returncode == 1
     assert (
         "profiles[1].template ('own'): the template missing.html can't be used: there is no missing.html"
         in result.stderr
     )
+    assert "profiles[2].big.select ('codes'): 'p[' is not a CSS selector that is known here" in result.stderr
     assert "institutions[1].dkim[1].key_file ('demo'): the DKIM key" in result.stderr
     assert "listeners[1].tls_certificate ('relay'): the listener relay can't use the certificate" in result.stderr
     served = run(institution, tables)

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from relay.config.printers import Rendering
 from relay.config.profiles import Profile
+from relay.slips import barcodes, images
 from relay.slips.pool import RenderPool
 from relay.slips.render import Renderer
 from relay.slips.slip import Barcodes, Slip
@@ -284,6 +285,33 @@ def test_hidden_and_unused_pictures_do_not_count(renderer: Renderer) -> None:
     parts = [picture(code39.png(value), name) for value, name in (("A1", "a"), ("B2", "b"), ("C3", "c"))]
     slip = renderer.render(letter(html, *parts), profile("A4", 300))
     assert (slip.barcodes.good, slip.barcodes.failed) == (0, ())
+
+
+def test_there_are_bounds_and_what_is_beyond_them_is_told(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(barcodes, "MAX_DRAWINGS", 12)
+    monkeypatch.setattr(barcodes, "MAX_READ", 20)
+    wide, tall = Image.new("1", (20_000, 60), 1), Image.new("1", (90, 20_000), 1)
+    wide.paste(symbol("LONG", "Code128"), (9000, 0))
+    tall.paste(symbol("TALL", "Code128", height=30), (3, 30))
+    html = "<img src='cid:w' width=900><img src='cid:t' height=900>"
+    html += "".join(f"<img src='cid:b' width={width}>" for width in range(1, 31))
+    parts = picture(png(wide), "w"), picture(png(tall), "t"), picture(code39.png("MANY"), "b")
+    slip = renderer.render(letter(html, *parts), profile("A4", 600))
+    assert slip.barcodes.good + len(slip.barcodes.failed) == 32
+    assert 10 <= slip.barcodes.good <= 20
+    assert "is one of more than are read again" in slip.barcodes.failed
+
+
+def test_noise_is_searched_up_to_a_bound(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_SEARCHED", 150_000)
+    noise = [picture(png(Image.effect_noise((300, 300), 90).convert("1")), f"n{n}") for n in range(4)]
+    grey = picture(png(symbol("GREY", "Code128", 3).convert("L").filter(ImageFilter.GaussianBlur(1))), "grey")
+    clean = picture(code39.png("CLEAN"), "clean")
+    html = (
+        "".join(f"<img src='cid:n{n}' width=60>" for n in range(4)) + "<p><img src='cid:grey'><p><img src='cid:clean'>"
+    )
+    assert renderer.render(letter(html, grey, clean), profile("A4", 300)).barcodes.good == 2
+    assert renderer.render(letter(html, *noise, grey, clean), profile("A4", 300)).barcodes == Barcodes(1)
 
 
 def test_values_are_in_no_note_and_no_reason(renderer: Renderer) -> None:

@@ -226,6 +226,20 @@ def test_a_long_word_is_made_smaller_until_it_fits(renderer: Renderer, paper: st
     assert slip.notes == ()
 
 
+def test_lines_and_cells_are_told_apart_in_a_code(renderer: Renderer) -> None:
+    html = "<table><tr><td>Main<br>library</td><td>Room <b>5<i>c</i></b>b</td></tr></table>"
+    words = words_of(renderer.render(letter(html), profile(big={"select": "tr"})).pdf)
+    assert [each.text for each in words[:4]] == ["Main", "library", "Room", "5cb"]
+
+
+def test_a_long_text_takes_two_lines_and_is_ended_in_time(renderer: Renderer) -> None:
+    slip = renderer.render(letter(f"<p>{'library ' * 12}</p>"), profile(big={"select": "p"}))
+    large = [each for each in words_of(slip.pdf) if each.bottom - each.top > 6]
+    assert len({round(each.top) for each in large}) == 2
+    assert len(large) == 10
+    assert large[-1].text.endswith("\u2026")
+
+
 def test_a_selector_that_is_none_is_a_clear_refusal(renderer: Renderer) -> None:
     with pytest.raises(RenderError, match=r"'p\[' is not a CSS selector"):
         renderer.render(letter("<p>x</p>"), profile(big={"select": "p["}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.config.profiles import BUILT_IN_PROFILES, Profile
+from relay.errors import RenderError
 from relay.slips.render import Renderer
 from tests.unit.slips.letters import barcode, ink_mm, letter, picture, raster, size_of, text_of, word, words_of
 
@@ -113,8 +114,27 @@ def test_two_columns_stay_side_by_side_and_readable_on_58_mm(renderer: Renderer)
 def test_no_text_of_a_wide_table_is_smaller_than_the_profile_allows(renderer: Renderer) -> None:
     cells = "".join(f"<td nowrap style='font-size:8px'>column {n}</td>" for n in range(8))
     slip = renderer.render(letter(f"<table><tr>{cells}</tr></table>"), PROFILES["receipt58"])
-    assert min(each.bottom - each.top for each in words_of(slip.pdf)) >= 6 * 25.4 / 72
+    assert min(each.bottom - each.top for each in words_of(slip.pdf)) >= 5 * 25.4 / 72
     assert ink_mm(raster(slip.pdf))[2] <= 53.5
+
+
+@pytest.mark.parametrize("profile", [PROFILES["receipt58"], PROFILES["a5"]], ids=ids)
+def test_what_can_t_be_made_to_fit_is_drawn_smaller_as_a_whole(renderer: Renderer, profile: Profile) -> None:
+    html = "<p>first</p><p style='padding-left:3000px'>X</p><p>last</p>"
+    slip = renderer.render(letter(html), profile)
+    assert size_of(slip.pdf) == pytest.approx((slip.width_mm, slip.height_mm), abs=0.2)
+    assert slip.width_mm == pytest.approx(profile.page_size[0], abs=0.1)
+    assert word(slip.pdf, "X").right <= slip.width_mm - profile.margins.right + 0.5
+    assert word(slip.pdf, "first").left == pytest.approx(profile.margins.left, abs=0.5)
+    assert slip.notes
+
+
+def test_a_wrapper_that_hides_what_stands_over_is_not_blank(renderer: Renderer) -> None:
+    html = "<div style='width:600px;overflow:hidden'><p>seen</p></div>"
+    assert "seen" in text_of(renderer.render(letter(html), PROFILES["a4"]).pdf)
+    hidden = "<div style='height:0;overflow:hidden'><p>hidden</p></div>"
+    with pytest.raises(RenderError, match="stay blank"):
+        renderer.render(letter(hidden), PROFILES["a4"])
 
 
 @pytest.mark.parametrize("paper", ["A6", "Legal", "4x6in"])

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from relay.config.profiles import Profile
 from relay.errors import RendererDied, RenderError, RendererUnavailable
 from relay.slips import pool as pool_module
 from relay.slips.pool import RenderPool
+from relay.slips.slip import Occasion
 from tests.unit.slips.letters import letter, picture, solid, text_of
 
 A4 = Profile(name="a4", paper="A4")
@@ -203,6 +205,23 @@ async def test_own_template_is_read_inside_the_sandbox(tmp_path: Path) -> None:
     async with running() as pool:
         slip = await pool.render(GOOD, Profile(name="p", paper="80mm", margin_mm=4, template=str(own)))
         assert "Desk copy good slip" in text_of(slip.pdf)
+
+
+@pytest.mark.asyncio
+async def test_style_sheet_and_occasion_travel_into_the_sandbox(tmp_path: Path) -> None:
+    css = tmp_path / "own.css"
+    css.write_text("p::after { content: ' styled' }")
+    occasion = Occasion("Desk 1", "01ABC", "demo", datetime(2026, 3, 1, 14, 5, tzinfo=UTC), None)
+    profile = Profile(
+        name="p", paper="A4", stylesheet=css, header="{desk} {queue_id} {institution} {received} {printed}."
+    )
+    async with running() as pool:
+        slip = await pool.render(letter("<p>text \U000f0001</p>"), profile, occasion)
+        assert "styled" in text_of(slip.pdf)
+        assert "Desk 1 01ABC demo 2026-03-01 14:05 ." in text_of(slip.pdf)
+        assert slip.missing_glyphs == 1
+        assert slip.notes == ("1 character of the letter is missing in the fonts of this machine.",)
+        await assert_prints(pool)  # without an occasion too
 
 
 def environment(pid: int) -> bytes:
