@@ -17,9 +17,9 @@ The journey of a message, in the order of the folders:
    child without network), creates a job in CUPS (**printing**), commits its id, hands the document over, and follows
    the job until CUPS says how it ended.
 
-Beside the journey: **mail** is the vocabulary, **config** every setting, **dns** what domains publish, `maillog` the
-one log, `metrics` what is counted with it, `errors` the tree of what can go wrong, `app` the one place that puts the
-parts together, **cli** the command.
+Beside the journey: **mail** is the vocabulary, **config** every setting, **dns** what domains publish, **pictures** the
+copies of pictures on other servers, `maillog` the one log, `metrics` what is counted with it, `errors` the tree of what
+can go wrong, `app` the one place that puts the parts together, **cli** the command.
 """
 
 __version__ = "0.1.0"

@@ -26,6 +26,8 @@ from relay.intake.policy import Policy
 from relay.maillog import MailLog
 from relay.outgoing.assemble import Assembler
 from relay.outgoing.sign import Signer
+from relay.pictures.fetch import Fetcher
+from relay.pictures.shelf import Shelf
 from relay.printing.cups import CupsServer
 from relay.routing.rules import DISCARD, HOLD, PRINT
 from relay.slips import trial
@@ -48,7 +50,9 @@ class Appliance:
         self._config = config
         self._maillog = MailLog(config.log.addresses)
         self._store = Store(Place.of(config.spool), min_free=int(config.spool.min_free), lease=config.spool.lease)
-        self._renderer = RenderPool(config.rendering)
+        copies = config.copies()
+        self._fetcher = Fetcher(copies, Shelf(copies.folder), self._maillog) if copies.folder is not None else None
+        self._renderer = RenderPool(config.rendering, copies, self._fetcher.want if self._fetcher else None)
         self._cups = CupsServer(config.cups)
         self._assembler = Assembler(config, Signer(config.institutions))
         self._transports = self._build_transports()
@@ -108,6 +112,8 @@ class Appliance:
         await self._control.close()
         await asyncio.gather(*(transport.close() for transport in self._transports.values()))
         await self._renderer.stop()
+        if self._fetcher is not None:
+            await self._fetcher.close()
         await asyncio.to_thread(self._store.close)
         self._maillog.service("stopped")
 

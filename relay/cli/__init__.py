@@ -19,6 +19,7 @@ _HOMES = {
     "dkim": "dkim",
     "hash-password": "service",
     "metrics": "metrics",
+    "pictures": "pictures",
     "queue": "queue",
     "serve": "service",
     "spool": "spool",

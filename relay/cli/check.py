@@ -48,6 +48,9 @@ def _try_parts(config: Config) -> None:
     folder = config.spool.path.parent if config.spool.path is not None else None
     if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
         problems.append(Problem("spool.url", f"the folder {folder} does not exist or can't be written"))
+    copies = config.copies().folder
+    if copies is not None and not os.access(copies if copies.is_dir() else copies.parent, os.W_OK):
+        problems.append(Problem("pictures.folder", f"the folder {copies} can't be made or written"))
     if problems:
         raise ConfigError(problems)
 

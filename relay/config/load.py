@@ -25,7 +25,7 @@ from relay.mail.address import parse_address
 
 Place = tuple[str | int, ...]
 
-_PATHS = ("tls_certificate", "tls_key", "key_file", "ca_file", "file", "stylesheet")
+_PATHS = ("tls_certificate", "tls_key", "key_file", "ca_file", "file", "folder", "stylesheet")
 _SECRETS = {"password", "secret", "passwd", "key"}
 
 
@@ -237,6 +237,8 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
                 ("rules", i, "institution"),
                 f"there is no institution {rule.institution!r} ({_choices(institutions)})",
             )
+    if config.pictures.allow and config.copies().folder is None:
+        yield ("pictures", "folder"), "with the spool on a server the folder of the copies has to be named"
     if config.server.secret is not None and len(config.server.secret.reveal()) < 16:
         yield ("server", "secret"), "is shorter than 16 characters"
 

@@ -78,6 +78,8 @@ class Profile(Settings):
     "The same below it; on sheets both stand in the margin of each page."
     big: Big | None = None
     "A code of the letter to print large at the top."
+    attachments: Literal["print", "notice", "ignore"] = "print"
+    "PDF, TIFF, PNG and JPEG files are printed after the letter, others named there; or all only named; or neither."
     barcodes: Literal["keep", "narrower"] = "keep"
     "A barcode too wide for the paper: `keep` its symbology and make it small, or draw it `narrower`, as Code 128."
     mark_barcodes: bool = False

@@ -32,6 +32,7 @@ from relay.config.kinds import (
     nameserver,
 )
 from relay.config.next_hops import Delivery, NextHop
+from relay.config.pictures import Pictures
 from relay.config.printers import Cups, Printer, Rendering
 from relay.config.profiles import BUILT_IN_PROFILES, Profile
 from relay.mail.address import Address, parse_address
@@ -292,9 +293,17 @@ class Config(Settings):
     delivery: Delivery = Delivery()
     cups: Cups = Cups()
     rendering: Rendering = Rendering()
+    pictures: Pictures = Pictures()
     profiles: tuple[Profile, ...] = ()
     printers: tuple[Printer, ...] = ()
     rules: tuple[Rule, ...] = ()
+
+    def copies(self) -> Pictures:
+        """The settings of pictures with the folder of copies filled in; without one when none may be fetched."""
+        if not self.pictures.allow:
+            return Pictures()
+        beside = self.spool.path.parent / "pictures" if self.spool.path is not None else None
+        return self.pictures.model_copy(update={"folder": self.pictures.folder or beside})
 
     def institution(self, name: str) -> Institution:
         """The institution of that name; KeyError when there is none."""

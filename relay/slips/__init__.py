@@ -3,7 +3,9 @@
     pool       the service's side: warm children, one slip at a time each, killed when they take too long
       frames     how a request and its answer travel between the two
     child      the other process; it gives up what it does not need (`sandbox`) before it sees any mail
-      parts      the message: which part is the letter, which parts are its pictures
+      structure  the message as a tree of parts (`transfer` undoes encodings, `tnef`, `rtf` and `smime` unpack)
+      parts      which part is the letter, which are its pictures, which were attached (`text`, `sniff`)
+      attachments   attached PDF and pictures as pages of the slip
       sanitize   untrusted HTML becomes safe HTML (`stylesheet` does the same for CSS)
       images     what an `<img>` means: a picture of this message, or a placeholder and a note
       symbols    barcodes read from pictures, and made from values

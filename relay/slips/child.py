@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from relay.config.pictures import Pictures
 from relay.config.profiles import BUILT_IN_PROFILES, Profile
 from relay.errors import RenderError
 from relay.slips import frames, sandbox
@@ -65,7 +66,10 @@ def _answer(
 ) -> tuple[dict[str, Any], bytes]:
     try:
         profile = _profile(header["profile"], readable)
-        slip = renderer.render(message, profile, frames.occasion_from(header["occasion"]))
+        pictures = Pictures.model_validate(header["pictures"])
+        if pictures.folder is not None and (folder := str(pictures.folder.resolve())) not in readable:
+            readable.append(folder)  # where the service keeps its copies of pictures
+        slip = renderer.render(message, profile, frames.occasion_from(header["occasion"]), pictures)
     except MemoryError:
         return {"error": "the slip needs more memory than a renderer may have", "died": True}, b""
     except RenderError as error:

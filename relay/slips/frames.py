@@ -4,7 +4,7 @@ A frame is two lengths (four bytes each, big endian), a header in JSON, and a bo
 says is read as words and numbers, because a child has read hostile mail.
 
     child -> service   {"ready": true, ...}                      once, when it can work
-    service -> child   {"profile": {...}, "occasion": {...}}     message     one slip
+    service -> child   {"profile": {...}, "occasion": {...}, "pictures": {...}}   message   one slip
     child -> service   {"began": true}                           the request was read: what happens now is its doing
     child -> service   {"pages": ..., ...}           PDF         or
                        {"error": "...", "died": false}
@@ -55,6 +55,7 @@ def slip_header(slip: Slip) -> dict[str, Any]:
         "height_mm": slip.height_mm,
         "notes": list(slip.notes),
         "missing_glyphs": slip.missing_glyphs,
+        "wanted": list(slip.wanted),
         "barcodes": {"good": slip.barcodes.good, "failed": list(slip.barcodes.failed)},
     }
 
@@ -73,6 +74,7 @@ def slip_from(header: dict[str, Any], pdf: bytes) -> Slip:
         notes,
         int(header["missing_glyphs"]),
         Barcodes(int(header["barcodes"]["good"]), failed),
+        tuple(str(url)[:1000] for url in header["wanted"][:20]),
     )
 
 

@@ -1,7 +1,8 @@
 """What an `<img>` means: a picture of this message, or a placeholder and a note.
 
 Does: resolves the references of one letter (`cid:NAME`, a bare file name, a relative path, a Content-Location, a
-`data:` URL) to its own pictures; finds the real type by looking; gives each a URL that no other slip ever has.
+`data:` URL) to its own pictures, or an allowed URL to its copy; finds the real type by looking; gives each a URL that
+no other slip ever has.
 Promises: `Album.url_for` always answers with a URL that `Album.served` holds. Nothing is fetched, ever.
 Refuses: what Pillow can't read as one of FORMATS (so no SVG), and more than MAX_PIXELS: placeholder and note.
 Known limits: a picture says its size by one resolution, the horizontal one; resolutions under 96 dpi, which editors
@@ -21,6 +22,7 @@ from PIL import Image, ImageDraw
 
 from relay.slips import symbols
 from relay.slips.bars import Barcode
+from relay.slips.copies import Copies
 from relay.slips.parts import Picture
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
@@ -104,12 +106,25 @@ def _dpi(picture: Image.Image) -> float:
 class Album:
     """The pictures of one letter, as its HTML asks for them. `token` must be new for every letter."""
 
-    __slots__ = ("_by_id", "_by_location", "_by_name", "_prefix", "_searched", "_urls", "drawables", "notes")
+    __slots__ = (
+        "_by_id",
+        "_by_location",
+        "_by_name",
+        "_copies",
+        "_searched",
+        "_shown",
+        "_urls",
+        "drawables",
+        "notes",
+        "prefix",
+    )
 
-    def __init__(self, pictures: tuple[Picture, ...], token: str) -> None:
-        self._prefix = f"slip:///{token}/"
+    def __init__(self, pictures: tuple[Picture, ...], token: str, copies: Copies | None = None) -> None:
+        self.prefix = f"slip:///{token}/"
         self._urls: dict[str, str] = {}
         self._searched = 0
+        self._shown: list[Picture] = []
+        self._copies = copies or Copies()
         self.drawables: dict[str, Drawable] = {}
         self.notes: list[str] = []
         # Reversed, so that of two pictures with one name the first counts.
@@ -122,19 +137,18 @@ class Album:
         reference = reference.strip()
         if reference not in self._urls:
             drawable = self._draw(reference)
-            url = f"{self._prefix}{len(self._urls) + 1}"
+            url = f"{self.prefix}{len(self._urls) + 1}"
             self._urls[reference] = url
             self.drawables[url] = drawable
         return self._urls[reference]
 
-    @property
-    def prefix(self) -> str:
-        """What the URLs of all its pictures begin with."""
-        return self._prefix
+    def shows(self, content: bytes) -> bool:
+        """Whether the letter has asked for the picture that these very bytes are."""
+        return any(picture.content is content for picture in self._shown)
 
     def add(self, barcode: Barcode) -> str:
         """A URL of our own for a barcode that the letter has in another form."""
-        url = f"{self._prefix}{len(self.drawables) + 1}t"
+        url = f"{self.prefix}{len(self.drawables) + 1}t"
         content = _as_png(barcode.picture)
         self.drawables[url] = Drawable(content, barcode.dpi, crisp=True, barcode=barcode, looks_like_a_barcode=True)
         return url
@@ -159,7 +173,14 @@ class Album:
         if reference[:5].lower() == "data:":
             content, shown = _inline(reference), "in the HTML"
         elif picture := self._find(reference):
+            self._shown.append(picture)
             content = picture.content
+        elif url := self._copies.allowed(reference):
+            copy = self._copies.find(url)
+            if copy is None:
+                self._note(f"The image {shown} is on another server, and there is no copy of it yet.")
+                return _placeholder()
+            content = copy
         else:
             remote = _REMOTE.match(reference)
             self._note(

@@ -120,6 +120,23 @@ def find_template(templates: Environment, profile: Profile) -> Template:
         return templates.get_template(name)
 
 
+@dataclass(frozen=True, slots=True)
+class AttachedSheet:
+    """An attached page: where its picture is served, and how large it is on paper."""
+
+    url: str
+    width_mm: float
+    height_mm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What follows the letter: pages, and lines about what was not printed."""
+
+    sheets: tuple[AttachedSheet, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
 def compose(
     templates: Environment,
     profile: Profile,
@@ -129,8 +146,10 @@ def compose(
     *,
     occasion: Occasion | None = None,
     code: str = "",
+    attached: Attached | None = None,
 ) -> str:
     """The whole HTML page. Raises RenderError when the template or the style sheet can't be used."""
+    attached = attached or Attached()
     template = find_template(templates, profile)
     occasion = occasion or Occasion()
     given: dict[str, Any] = {
@@ -146,6 +165,8 @@ def compose(
         "letter_css": Markup(letter.css),  # noqa: S704 - made by relay.slips.stylesheet
         "letter_body": Markup(letter.body),  # noqa: S704 - made by nh3
         "image_css": Markup(image_css),  # noqa: S704 - made by relay.slips.images, of numbers
+        "sheets": attached.sheets,
+        "notices": attached.notices,
         "own_css": Markup(own_css(profile)),  # noqa: S704 - the operator's
     }
     with _in_words(profile):

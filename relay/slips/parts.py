@@ -1,13 +1,12 @@
-"""The message: which part is the letter, and which parts are its pictures.
+"""Choosing what to print: which part of a message is the letter, which are its pictures, which are attachments.
 
-Does: reads the MIME structure of an untrusted message; chooses the part to print; decodes its text; collects pictures
-under every name a letter may call them by (Content-ID, file name, Content-Location).
-Promises: a `Letter`, or a `RenderError` with the reason; no other exception, whatever the bytes are.
-Refuses: more than MAX_PARTS parts, nesting deeper than MAX_DEPTH, more than MAX_DECODED bytes, and the XML of a letter
-("XML to Letter Admin" in Alma), which is not for paper.
-Known limits: forwarded messages (message/rfc822) are not opened; format=flowed (RFC 3676) prints line by line.
-
-`policy=default` of the email package raises on real headers, so everything here uses compat32.
+Does: chooses the part to print in the tree of `structure`; decodes its text (`text`); collects pictures under every
+name a letter may call them by (Content-ID, file name, Content-Location), and the files that were sent along.
+Promises: a `Letter`, or a `RenderError` with the reason; no other exception, whatever the bytes are. A message without
+a letter is one of attachments alone, or the letter that it forwards, if it has no more than that.
+Refuses: the XML of a letter ("XML to Letter Admin" in Alma), which is not for paper; what is encrypted; and whatever
+`structure` refuses.
+Known limits: of several texts that a message shows one after the other the first is printed, HTML before plain text.
 """
 
 from __future__ import annotations
@@ -15,25 +14,34 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from email import message_from_bytes, policy
-from email.header import decode_header, make_header
-from email.message import Message
-from email.utils import collapse_rfc2231_value
-
-import webencodings
+from dataclasses import dataclass, replace
 
 from relay.errors import RenderError
+from relay.slips import sniff
+from relay.slips.rtf import text_of_rtf
+from relay.slips.structure import ENCRYPTED, FORWARDED, MAX_DECODED, MAX_DEPTH, MAX_PARTS, Part, read_structure
+from relay.slips.text import clean, decode_part, decode_text, html_of, is_letter_xml, looks_like_html
 
-MAX_PARTS = 500
-MAX_DEPTH = 20
-MAX_DECODED = 64 * 1024 * 1024
+__all__ = ["MAX_DECODED", "MAX_DEPTH", "MAX_PARTS", "Attachment", "Letter", "Picture", "decode_text", "read_letter"]
+
 MAX_TEXT = 4 * 1024 * 1024
+MAX_NOTES = 30
+MAX_NAME = 80
+_BEGINNING = 8192
 
 _HTML = ("text/html", "application/xhtml+xml")
-_META_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([a-zA-Z0-9_.:-]{1,40})", re.IGNORECASE)
-_LOOKS_HTML = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
-_LOOKS_LETTER_XML = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?<notification_data\b")
+_XML = ("text/xml", "application/xml")
+_TEXT = (*_HTML, "text/plain")
+_FILES_OF_TEXT = (*_TEXT, sniff.RTF, "text/rtf", "text/markdown", "text/enriched")
+_SIGNATURES = ("application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature")
+_INVISIBLE = re.compile(
+    r"<!--.*?-->|<(style|script|title)\b.*?</\1\s*>|<(?!img\b|hr\b)[^>]*>", re.DOTALL | re.IGNORECASE
+)
+_LONGEST_BLANK = 10_000
+_PGP_ENCRYPTED = "-----BEGIN PGP MESSAGE-----"
+_PGP_SIGNED = re.compile(
+    r"-----BEGIN PGP SIGNED MESSAGE-----\n(?:[A-Za-z]+:[^\n]*\n)*\n(.*?)\n-----BEGIN PGP SIGNATURE-----", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +55,44 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that was sent along. `kind` is its media type, by looking at it where that says something."""
+
+    name: str
+    kind: str
+    content: bytes
+
+    @property
+    def is_pages(self) -> bool:
+        """Whether it can be printed: PDF, PNG, JPEG, TIFF."""
+        return self.kind in sniff.PAGES
+
+    @property
+    def title(self) -> str:
+        """Its name and what it is, for people."""
+        words = sniff.in_words(self.kind, self.name)
+        return f"{self.name[:MAX_NAME]} ({words})" if self.name else f"a file without a name ({words})"
+
+
+@dataclass(frozen=True, slots=True)
 class Letter:
-    """What a message has for paper: HTML (still untrusted), pictures, and notes on what could not be read."""
+    """What a message has for paper: HTML (still untrusted; empty when there is none), pictures, files, and notes.
+
+    An attached picture is among the pictures too: only the HTML can tell whether it is shown in the letter.
+    """
 
     html: str
     pictures: tuple[Picture, ...] = ()
     notes: tuple[str, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
 
 
 def read_letter(message: bytes) -> Letter:
-    """The letter of a message. Raises RenderError when there is none."""
+    """The letter of a message. Raises RenderError when there is nothing that could be printed."""
     try:
-        root = message_from_bytes(message, policy=policy.compat32)
-        leaves = list(_leaves(root))
         notes: list[str] = []
-        part = _choose(root, notes, attached=False) or _choose(root, notes, attached=True)
-        if part is None:
-            raise RenderError("the message has no text to print: neither HTML nor plain text")
-        text = _text(part, notes)
-        return Letter(_as_html(part, text), tuple(_pictures(leaves, part, notes)), tuple(notes))
+        letter = _letter(read_structure(message, notes), notes)
+        return replace(letter, notes=tuple(dict.fromkeys(notes))[:MAX_NOTES])
     except RenderError:
         raise
     except (Exception, RecursionError) as error:
@@ -73,142 +100,137 @@ def read_letter(message: bytes) -> Letter:
         raise RenderError(f"the message can't be read ({type(error).__name__})") from error
 
 
-def _leaves(root: Message) -> Iterator[Message]:
-    """Every part that is not a multipart, in order, within the bounds."""
-    waiting = [(root, 1)]
-    seen = 0
+def _letter(root: Part, notes: list[str]) -> Letter:
+    leaves = list(_leaves(root))
+    part = _choose(root, notes, attached=False)
+    attachments = list(_attachments(root, part))
+    pages = any(attachment.is_pages for attachment in attachments)
+    if part is None and not pages:
+        part = _choose(root, notes, attached=True)
+        attachments = list(_attachments(root, part))
+    if part is not None and pages and _is_blank(_html(part, [])):
+        part = None  # scanners and mail programs write an empty page around what they send
+    if part is None and not pages:
+        forwarded = next((leaf for leaf in leaves if leaf.kind == FORWARDED and leaf.children), None)
+        if forwarded is not None:
+            notes.append("The message has no text of its own; the message that it forwards was printed.")
+            return _letter(forwarded.children[0], notes)
+    if part is None and any(leaf.kind == ENCRYPTED for leaf in leaves):
+        raise RenderError("the message is encrypted, and only its recipient can read it")
+    if part is None and not attachments:
+        raise RenderError("the message has no text to print: neither HTML nor plain text")
+    for attachment in attachments:
+        if not (attachment.is_pages or attachment.kind in sniff.PICTURES):  # those may be shown in the letter
+            notes.append(f"The attachment {attachment.name[:MAX_NAME] or attachment.kind} was not printed.")
+    return Letter(
+        "" if part is None else _html(part, notes),
+        tuple(_pictures(leaves, part)),
+        attachments=tuple(attachments),
+    )
+
+
+def _leaves(root: Part) -> Iterator[Part]:
+    """Every part that is no multipart, in order. Forwarded messages stay closed."""
+    waiting = [root]
     while waiting:
-        part, depth = waiting.pop()
-        seen += 1
-        if seen > MAX_PARTS:
-            raise RenderError(f"the message has more than {MAX_PARTS} parts")
-        if depth > MAX_DEPTH:
-            raise RenderError(f"the parts of the message are nested deeper than {MAX_DEPTH}")
-        children = _children(part)
-        if children:
-            waiting.extend((child, depth + 1) for child in reversed(children))
-        else:
+        part = waiting.pop()
+        if part.children and part.kind != FORWARDED:
+            waiting.extend(reversed(part.children))
+        elif not part.kind.startswith("multipart/"):
             yield part
 
 
-def _children(part: Message) -> list[Message]:
-    payload = part.get_payload()
-    if part.get_content_maintype() != "multipart" or not isinstance(payload, list):
-        return []
-    return [child for child in payload if isinstance(child, Message)]
-
-
-def _kind(part: Message) -> str:
-    # A multipart without its boundary arrives here as one block of text (RFC 2046 5.1 has no name for that).
-    return "text/plain" if part.get_content_maintype() == "multipart" else part.get_content_type()
-
-
-def _choose(part: Message, notes: list[str], *, attached: bool) -> Message | None:
+def _choose(part: Part, notes: list[str], *, attached: bool) -> Part | None:
     """The part to print below `part`; `attached` also takes what is marked as an attachment."""
-    children = _children(part)
-    if not children:
-        if _kind(part) not in (*_HTML, "text/plain") or (_is_attachment(part) and not attached):
-            return None
-        return part if _payload(part).strip() else None
-    start = _parameter(part, "start").strip("<> ")
-    if start:  # RFC 2387 3.2: the root of a related is the part that `start` names, else the first
-        children = sorted(children, key=lambda child: _content_id(child) != start)
+    if not part.is_container:
+        return part if _is_letter(part, attached=attached) else None
+    if part.kind == FORWARDED:
+        return None
+    children: list[Part] = list(part.children)
+    if part.start:  # RFC 2387 3.2: the root of a related is the part that `start` names, else the first
+        children.sort(key=lambda child: child.content_id != part.start)
     found = [chosen for child in children if (chosen := _choose(child, notes, attached=attached)) is not None]
-    if part.get_content_subtype() == "alternative":
+    if part.kind == "multipart/alternative":
         found.reverse()  # RFC 2046 5.1.4: the last one is the best
-    elif part.get_content_subtype() != "related" and len(found) > 1:
+    elif part.kind not in ("multipart/related", "multipart/signed") and len(found) > 1:
         notes.append("The message has more text parts than the one that was printed.")
-    return next((chosen for chosen in found if _kind(chosen) in _HTML), found[0] if found else None)
+    return next((chosen for chosen in found if chosen.kind in _HTML), found[0] if found else None)
 
 
-def _is_attachment(part: Message) -> bool:
-    return str(part.get("Content-Disposition") or "").strip().lower().startswith("attachment")
+def _is_letter(part: Part, *, attached: bool) -> bool:
+    if part.is_attached and not attached:
+        return False
+    if not part.content.strip() or sniff.kind_of(part.content, part.kind) in (*sniff.PICTURES, sniff.PDF):
+        return False
+    if part.kind in _TEXT or (attached and part.kind in _FILES_OF_TEXT):
+        return True
+    if part.kind in _XML or (attached and part.kind in ("application/octet-stream", *_XML)):
+        # XML is for programs, but for XHTML, and for the XML of a letter, so that it is recognised and refused.
+        text = decode_part(part.content[:_BEGINNING], part.charset, [])
+        return is_letter_xml(text) or looks_like_html(text)
+    return False
 
 
-def _content_id(part: Message) -> str:
-    return str(part.get("Content-ID") or "").strip().strip("<>").strip()
-
-
-def _parameter(part: Message, name: str) -> str:
-    try:
-        return collapse_rfc2231_value(part.get_param(name) or "").strip()
-    except (TypeError, ValueError, IndexError, LookupError):
-        return ""  # continuations (RFC 2231 3) that the email package can't sort or decode
-
-
-def _payload(part: Message) -> bytes:
-    payload = part.get_payload(decode=True)  # lenient: broken base64 gives what can be read
-    return payload if isinstance(payload, bytes) else b""
-
-
-def _text(part: Message, notes: list[str]) -> str:
-    content = _payload(part)
-    if len(content) > MAX_TEXT:
+def _text(part: Part, notes: list[str]) -> str:
+    if len(part.content) > MAX_TEXT:
         raise RenderError(f"the letter has more than {MAX_TEXT // 1024} KB of text")
-    name = _parameter(part, "charset")
-    if not name and _kind(part) in _HTML and (match := _META_CHARSET.search(content[:4096])):
-        name = match[1].decode("ascii")
-    text = decode_text(content, name, notes)
-    return text.replace("\r\n", "\n").replace("\0", "")
+    if sniff.kind_of(part.content) == sniff.RTF:
+        return clean(text_of_rtf(part.content)[0])
+    if part.kind == "text/plain":
+        return clean(decode_text(part.content, part.charset, notes))
+    return decode_part(part.content, part.charset, notes)
 
 
-def decode_text(content: bytes, charset: str, notes: list[str]) -> str:
-    """Text of bytes: byte order mark, declared charset, UTF-8, else windows-1252; never fails."""
-    for mark, codec in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-        if content.startswith(mark):
-            return content.decode(codec, "replace")
-    encoding = webencodings.lookup(charset) if charset else None
-    if charset and encoding is None:
-        notes.append(f"The letter names a charset that does not exist: {charset[:40]}.")
-    tries = [encoding.codec_info] if encoding else []
-    if charset.lower() in ("us-ascii", "ascii"):  # the web's ASCII is windows-1252, which never fails
-        tries.clear()
-    for codec_info in (*tries, webencodings.UTF8.codec_info):
-        try:
-            return str(codec_info.decode(content, "strict")[0])
-        except UnicodeError:
-            continue
-    if encoding is webencodings.UTF8:
-        notes.append("The letter is not in the charset it names; some characters may be wrong.")
-    return content.decode("windows-1252", "replace")
-
-
-def _as_html(part: Message, text: str) -> str:
-    if _LOOKS_LETTER_XML.match(text):
+def _html(part: Part, notes: list[str]) -> str:
+    text = _text(part, notes)
+    if is_letter_xml(text):
         raise RenderError("the message is the XML of a letter (XML to Letter Admin), which is not for printing")
-    if _kind(part) in _HTML or _LOOKS_HTML.match(text):
-        return text
-    return f"<pre>{html.escape(text)}</pre>"
+    begin = text[:200].lstrip()
+    if begin.startswith(_PGP_ENCRYPTED):
+        raise RenderError("the message is encrypted, and only its recipient can read it")
+    if begin.startswith("-----BEGIN PGP SIGNED") and (signed := _PGP_SIGNED.search(text)):
+        text = re.sub(r"^- ", "", signed[1], flags=re.MULTILINE)  # RFC 9580, 7.1
+    is_html = part.kind in (*_HTML, *_XML) or part.name.lower().endswith((".html", ".htm"))
+    return html_of(text, is_html=is_html, flowed=part.is_flowed, delsp=part.is_delsp)
 
 
-def _pictures(leaves: list[Message], letter: Message, notes: list[str]) -> Iterator[Picture]:
-    total = 0
+def _is_blank(text: str) -> bool:
+    if len(text) > _LONGEST_BLANK:
+        return False
+    rest = html.unescape(_INVISIBLE.sub("", text))
+    return not rest.strip("\u00a0\u200b\ufeff \t\n\f")
+
+
+def _attachments(root: Part, letter: Part | None) -> Iterator[Attachment]:
+    """What was sent along, in order. Pictures that only the letter's HTML may show are not among them."""
+    waiting = [(root, False)]
+    while waiting:
+        part, is_related = waiting.pop()
+        if part.children and part.kind != FORWARDED:
+            below = is_related or part.kind == "multipart/related"
+            waiting.extend((child, below) for child in reversed(part.children))
+        elif part is not letter and _is_sent_along(part, letter, is_related=is_related):
+            kind = FORWARDED if part.kind == FORWARDED else sniff.kind_of(part.content, part.kind)
+            yield Attachment(part.name, kind, part.content)
+
+
+def _is_sent_along(part: Part, letter: Part | None, *, is_related: bool) -> bool:
+    if part.kind in (*_SIGNATURES, ENCRYPTED) or part.kind.startswith("multipart/"):
+        return False
+    kind = sniff.kind_of(part.content, part.kind)
+    if kind == sniff.PDF or part.kind == FORWARDED or part.is_attached:
+        return True
+    if kind in sniff.PICTURES:
+        # Alma attaches its pictures inline with a Content-ID, also when the HTML does not use them.
+        return letter is None or not (is_related or part.content_id or part.location)
+    # What is inline but has no name is another form of the letter; a picture that can't be read is the letter's.
+    return bool(part.name) and not (part.kind.startswith("image/") or part.content_id or part.location)
+
+
+def _pictures(leaves: list[Part], letter: Part | None) -> Iterator[Picture]:
     for part in leaves:
-        kind = part.get_content_type()
-        name = _file_name(part)
-        if part is letter or (kind.startswith("text/") and not name) or kind == "message/rfc822":
+        if part is letter or part.kind in (FORWARDED, ENCRYPTED) or (part.kind.startswith("text/") and not part.name):
             continue
-        content_id, location = _content_id(part), str(part.get("Content-Location") or "").strip()
-        if not kind.startswith("image/") and not content_id and not location:
-            if _is_attachment(part) or name:
-                notes.append(f"The attachment {name[:80] or kind} was not printed.")
-            if kind != "application/octet-stream":
-                continue
-        content = _payload(part)
-        total += len(content)
-        if total > MAX_DECODED:
-            raise RenderError(f"the pictures of the message have more than {MAX_DECODED // 2**20} MB")
-        yield Picture(content, content_id, name, location)
-
-
-def _file_name(part: Message) -> str:
-    try:
-        name = part.get_filename() or ""  # Content-Disposition filename, else Content-Type name (RFC 2231 decoded)
-    except (TypeError, ValueError, IndexError, LookupError):
-        return ""
-    if "=?" in name:
-        try:  # RFC 2047 words have no place in a parameter, and yet they are there
-            name = str(make_header(decode_header(name)))
-        except (ValueError, LookupError):
-            return name
-    return re.sub(r"[\x00-\x1f\x7f]", "", name).strip()
+        is_named = part.content_id or part.location or part.kind == "application/octet-stream"
+        if part.kind.startswith("image/") or is_named or sniff.kind_of(part.content) in sniff.PICTURES:
+            yield Picture(part.content, part.content_id, part.name, part.location)

@@ -16,10 +16,12 @@ import contextlib
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import relay
+from relay.config.pictures import Pictures
 from relay.config.printers import Rendering
 from relay.config.profiles import Profile
 from relay.errors import RendererDied, RenderError, RendererUnavailable
@@ -56,14 +58,18 @@ class _Child:
         header, _ = await frames.receive(self.process.stdout)
         self.sandbox = tuple(str(step) for step in header.get("sandbox", ()))
 
-    async def ask(self, message: bytes, profile: Profile, occasion: Occasion) -> Slip:
+    async def ask(self, message: bytes, profile: Profile, occasion: Occasion, pictures: Pictures) -> Slip:
         """Have one slip rendered. Whatever is raised but RenderError, the child is no good any more."""
         assert self.process.stdin
         assert self.process.stdout
         try:
             if self.process.returncode is not None:
                 raise EOFError
-            request = {"profile": profile.model_dump(mode="json"), "occasion": frames.occasion_header(occasion)}
+            request = {
+                "profile": profile.model_dump(mode="json"),
+                "occasion": frames.occasion_header(occasion),
+                "pictures": pictures.model_dump(mode="json"),
+            }
             self.process.stdin.write(frames.pack(request, message))
             await self.process.stdin.drain()
             await frames.receive(self.process.stdout)  # "began"
@@ -86,8 +92,16 @@ class _Child:
 class RenderPool:
     """Rendering for the service. `start` it in the event loop that it is used in; `stop` it there."""
 
-    def __init__(self, settings: Rendering) -> None:
+    def __init__(
+        self,
+        settings: Rendering,
+        pictures: Pictures | None = None,
+        want: Callable[[Iterable[str]], None] | None = None,
+    ) -> None:
+        """`want` hears which allowed pictures on other servers a slip has asked for, once it is rendered."""
         self._settings = settings
+        self._pictures = pictures or Pictures()
+        self._want = want
         self._free: asyncio.Queue[asyncio.Task[_Child]] = asyncio.Queue()
         self._processes: set[_Child] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -140,7 +154,7 @@ class RenderPool:
             raise _Lost from error
         try:
             async with asyncio.timeout(self._settings.timeout):
-                slip = await child.ask(message, profile, occasion)
+                slip = await child.ask(message, profile, occasion, self._pictures)
         except RendererDied:
             self._replace(child)
             raise
@@ -157,6 +171,8 @@ class RenderPool:
             self._replace(child)
             raise
         self._release(child, seat)
+        if slip.wanted and self._want is not None:
+            self._want(slip.wanted)
         return slip
 
     def _release(self, child: _Child, seat: asyncio.Task[_Child]) -> None:

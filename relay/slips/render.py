@@ -10,21 +10,25 @@ Refuses: letters without ink, more than `max_pages` pages, rolls longer than LON
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 from jinja2 import Environment
 
+from relay.config.pictures import Pictures
 from relay.config.profiles import Profile
 from relay.errors import RenderError
 from relay.slips import direction, tree
+from relay.slips.attachments import Enclosure, Room, enclose
 from relay.slips.barcode_fonts import replace_fonts
 from relay.slips.barcodes import Arrangement, BarcodesOfLetter, notes_on
+from relay.slips.copies import Copies
 from relay.slips.fit import Fitted, Fitting
 from relay.slips.images import Album
 from relay.slips.layout import PX_PER_MM, Engine, Sheets
-from relay.slips.page import LONGEST_ROLL_MM, Page, compose, environment
-from relay.slips.parts import read_letter
+from relay.slips.page import LONGEST_ROLL_MM, Attached, AttachedSheet, Page, compose, environment
+from relay.slips.parts import Letter, read_letter
 from relay.slips.sanitize import SafeLetter, sanitize
 from relay.slips.slip import Barcodes, Occasion, Slip
 
@@ -38,26 +42,50 @@ class Renderer:
         self._templates: dict[str, Environment] = {}
         self._count = 0
 
-    def render(self, message: bytes, profile: Profile, occasion: Occasion | None = None) -> Slip:
-        """The slip of a message. Raises RenderError when it can't become paper."""
+    def render(
+        self,
+        message: bytes,
+        profile: Profile,
+        occasion: Occasion | None = None,
+        pictures: Pictures | None = None,
+    ) -> Slip:
+        """The slip of a message. Raises RenderError when it can't become paper.
+
+        `pictures` says whose copies of pictures on other servers it may have.
+        """
         self._count += 1
         letter = read_letter(message)
         # WeasyPrint's images are keyed by URL, so the token makes two slips' item_id_barcode.png two pictures.
-        album = Album(letter.pictures, str(self._count))
+        copies = Copies(pictures)
+        album = Album(letter.pictures, str(self._count), copies)
         try:
             safe, code = _read(sanitize(letter.html, album.url_for), profile)
             safe, not_bars = replace_fonts(safe, album.add)
+            enclosure = self._enclose(letter, profile, album)
+            attached, served = _attached(enclosure, f"slip:///{self._count}/attached/")
             barcodes = BarcodesOfLetter(album.drawables, album.prefix, profile, not_bars)
-            fitted, pdf, checked = self._print(_Order(profile, safe, album, occasion or Occasion(), code, barcodes))
+            order = _Order(profile, safe, album, occasion or Occasion(), code, barcodes, attached, served)
+            fitted, pdf, checked = self._print(order)
             missing = fitted.sheets.missing_glyphs()
         except RecursionError as error:
             raise RenderError("the elements of the letter are nested too deeply to lay out") from error
         finally:
             self._engine.serve({})
         width, height = (round(length / PX_PER_MM / fitted.page.scale, 2) for length in fitted.sheets.size)
-        notes = [*letter.notes, *album.notes, *fitted.notes, *notes_on(checked)]
-        notes += [_missing_note(missing)] if missing else []
-        return Slip(pdf, fitted.sheets.pages, width, height, tuple(notes), missing, checked)
+        last = [_missing_note(missing)] if missing else []
+        notes = _once(letter.notes, album.notes, enclosure.notes, fitted.notes, notes_on(checked), last)
+        return Slip(pdf, fitted.sheets.pages, width, height, notes, missing, checked, copies.wanted)
+
+    def _enclose(self, letter: Letter, profile: Profile, album: Album) -> Enclosure:
+        page = Page.of(profile, 1.0)
+        width, height = page.content_mm
+        # A little less than the page, so that no rounding makes a second one of it.
+        room = Room(width, None if page.is_roll else height - 0.5, profile.dpi, self._max_pages, profile.monochrome)
+        attachments = [attachment for attachment in letter.attachments if not album.shows(attachment.content)]
+        enclosure = enclose(attachments, room, profile.attachments)
+        if not letter.html and not enclosure.sheets and not enclosure.notices:
+            raise RenderError("the message has attachments and no letter, and this profile prints none")
+        return enclosure
 
     def _print(self, order: _Order) -> tuple[Fitted, bytes, Barcodes]:
         """The PDF. When a barcode does not read on it, once more with what may hide it undone, and then marked."""
@@ -75,14 +103,25 @@ class Renderer:
                 return fitted, pdf, checked
 
     def _lay_out(self, order: _Order, page: Page, arrangement: Arrangement) -> Sheets:
-        profile, album = order.profile, order.album
+        profile, album, attached = order.profile, order.album, order.attached
         templates = self._templates.get(profile.template)
         if templates is None:
             templates = self._templates.setdefault(profile.template, environment(profile.template))
-        self._engine.serve({**album.served(), **arrangement.served()})
+        self._engine.serve({**album.served(), **arrangement.served(), **order.served})
         letter = replace(order.letter, body=arrangement.body)
         css = album.stylesheet(page.scale)
-        html = compose(templates, profile, page, letter, css, occasion=order.occasion, code=order.code)
+        html = compose(
+            templates,
+            profile,
+            page,
+            letter,
+            css,
+            occasion=order.occasion,
+            code=order.code,
+            attached=attached,
+        )
+        if attached.sheets and attached.sheets[0].url not in html:
+            raise RenderError(f"the template {profile.template} has no block `attachments`, and the message has some")
         sheets = self._engine.lay_out(html, page, arrangement.stylesheet(page.scale), profile.min_font_size_pt)
         if sheets.pages > (1 if page.is_roll else self._max_pages):
             limit = f"{LONGEST_ROLL_MM / 1000:g} m of paper" if page.is_roll else f"{self._max_pages} pages"
@@ -102,6 +141,8 @@ class _Order:
     occasion: Occasion
     code: str
     barcodes: BarcodesOfLetter
+    attached: Attached
+    served: Mapping[str, bytes]
 
 
 def _read(letter: SafeLetter, profile: Profile) -> tuple[SafeLetter, str]:
@@ -125,3 +166,17 @@ def _missing_note(count: int) -> str:
     if count == 1:
         return "1 character of the letter is missing in the fonts of this machine."
     return f"{count} characters of the letter are missing in the fonts of this machine."
+
+
+def _attached(enclosure: Enclosure, prefix: str) -> tuple[Attached, dict[str, bytes]]:
+    """The enclosure for the page template, and the pictures that it will ask for."""
+    pictures = {f"{prefix}{number}": sheet.content for number, sheet in enumerate(enclosure.sheets, start=1)}
+    sheets = tuple(
+        AttachedSheet(url, sheet.width_mm, sheet.height_mm)
+        for url, sheet in zip(pictures, enclosure.sheets, strict=True)
+    )
+    return Attached(sheets, enclosure.notices), pictures
+
+
+def _once(*notes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(note for group in notes for note in group))

@@ -33,7 +33,10 @@ class Barcodes:
 
 @dataclass(frozen=True, slots=True)
 class Slip:
-    """A rendered slip. The size is that of its first page; `notes` say in whole sentences what is missing on it."""
+    """A rendered slip. The size is that of its first page; `notes` say in whole sentences what is missing on it.
+
+    `wanted` are the allowed URLs of pictures on other servers that the letter refers to.
+    """
 
     pdf: bytes
     pages: int
@@ -43,3 +46,4 @@ class Slip:
     missing_glyphs: int = 0
     "How many characters no font of this machine has; `notes` says it too."
     barcodes: Barcodes = Barcodes()
+    wanted: tuple[str, ...] = ()

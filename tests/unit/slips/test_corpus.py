@@ -11,7 +11,10 @@ import pytest
 
 from relay.config.printers import Rendering
 from relay.config.profiles import Profile
+from relay.slips.images import Album
+from relay.slips.parts import read_letter
 from relay.slips.pool import RenderPool
+from relay.slips.sanitize import sanitize
 from tests.unit.slips.letters import size_of, text_of
 
 CORPUS = Path(__file__).resolve().parents[4] / "shared" / "corpus"
@@ -60,3 +63,21 @@ async def test_every_slip_of_the_corpus_is_printed_whole() -> None:
     finally:
         await pool.stop()
     assert seen > 40
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="the corpus is not beside this checkout")
+def test_every_reference_of_the_corpus_finds_its_picture_and_none_becomes_a_page() -> None:
+    found = 0
+    for path in sorted(CORPUS.glob("*/*.eml")):
+        if "xml-to-letter-admin" in path.name:
+            continue
+        facts = json.loads(path.with_suffix(".json").read_text())
+        letter = read_letter(path.read_bytes())
+        album = Album(letter.pictures, "1")
+        sanitize(letter.html, album.url_for)
+        unexpected = [note for note in album.notes if "on another server" not in note]
+        assert len(unexpected) == ("missing-barcode" in path.name or "eight-bit" in path.name), path.name
+        pages = [a.name for a in letter.attachments if a.is_pages and not album.shows(a.content)]
+        assert pages == [], path.name
+        found += len(facts.get("cids") or []) + len(facts.get("bare_images") or [])
+    assert found > 50
