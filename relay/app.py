@@ -19,7 +19,7 @@ from relay.control.server import ControlSocket
 from relay.delivery.attempt import Attempts
 from relay.delivery.runner import Runner
 from relay.dns.resolver import Resolver
-from relay.errors import PrintError, StartError
+from relay.errors import PrintError, RenderError, StartError
 from relay.intake.accept import Acceptance
 from relay.intake.listener import Listeners
 from relay.intake.policy import Policy
@@ -29,9 +29,10 @@ from relay.outgoing.sign import Signer
 from relay.pictures.fetch import Fetcher
 from relay.pictures.shelf import Shelf
 from relay.printing.cups import CupsServer
-from relay.routing.rules import DISCARD, HOLD, PRINT
+from relay.routing.rules import DISCARD, HOLD, PRINT, RELEASED, SORT
 from relay.slips import trial
 from relay.slips.pool import RenderPool
+from relay.slips.selectors import check_selector
 from relay.spool.engine import Place
 from relay.spool.records import State
 from relay.spool.retention import Retention
@@ -40,13 +41,15 @@ from relay.transports import Transport
 from relay.transports.parked import Parked
 from relay.transports.printer import PrinterTransport
 from relay.transports.smtp import SmtpTransport
+from relay.transports.sorter import Sorter
 
 
 class Appliance:
     """The running service of one configuration."""
 
     def __init__(self, config: Config) -> None:
-        """Builds the parts. Raises StartError when a key is unusable."""
+        """Builds the parts. Raises StartError when a key or a selector is unusable."""
+        _check_selectors(config)
         self._config = config
         self._maillog = MailLog(config.log.addresses)
         self._store = Store(Place.of(config.spool), min_free=int(config.spool.min_free), lease=config.spool.lease)
@@ -80,7 +83,7 @@ class Appliance:
             await self._stop()
 
     async def _serve(self, stop: asyncio.Event) -> None:
-        if self._config.printers:
+        if self._config.printers or self._config.reads_letters:
             await self._renderer.start()
         await self._open_control()
         await self._listeners.open()
@@ -150,7 +153,19 @@ class Appliance:
         for rule in config.rules:
             if rule.hold is not None:
                 transports[HOLD + rule.name] = Parked(State.HELD, rule.hold)
+        for each in config.institutions:
+            transports[SORT + each.name] = Sorter(config, each.name, self._renderer, released=False)
+            transports[RELEASED + each.name] = Sorter(config, each.name, self._renderer, released=True)
         return transports
+
+
+def _check_selectors(config: Config) -> None:
+    for rule in config.rules:
+        for element in rule.elements:
+            try:
+                check_selector(element.selector)
+            except RenderError as error:
+                raise StartError(f"the rule {rule.name}: {error}") from None
 
 
 def serve(config: Config) -> None:

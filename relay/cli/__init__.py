@@ -17,10 +17,13 @@ from relay.errors import RelayError
 _HOMES = {
     "check": "check",
     "dkim": "dkim",
+    "explain": "slips",
     "hash-password": "service",
     "metrics": "metrics",
     "pictures": "pictures",
+    "profiles": "slips",
     "queue": "queue",
+    "render": "slips",
     "serve": "service",
     "spool": "spool",
 }

@@ -10,11 +10,13 @@ from pathlib import Path
 import click
 
 from relay.cli.options import config_option, load_or_exit
+from relay.config.rule_checks import Place, nonsense
 from relay.config.settings import Config
 from relay.errors import ConfigError, Problem, RelayError
 from relay.intake.listener import tls_context
 from relay.outgoing.sign import load_key
 from relay.slips import trial
+from relay.slips.selectors import check_selector
 from relay.transports.connection import verifying_context
 
 
@@ -45,6 +47,11 @@ def _try_parts(config: Config) -> None:
     for i, profile in enumerate(config.profiles):
         for setting, fault in trial.faults(profile):
             problems.append(Problem(f"profiles[{i + 1}].{setting} ({profile.name!r})", fault))
+    problems += [Problem(_place(config, where), text) for where, text in nonsense(config)]
+    for i, rule in enumerate(config.rules):
+        for j, element in enumerate(rule.elements):
+            place = f"rules[{i + 1}].elements[{j + 1}].selector ({rule.name!r})"
+            _collect(problems, place, partial(check_selector, element.selector))
     folder = config.spool.path.parent if config.spool.path is not None else None
     if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
         problems.append(Problem("spool.url", f"the folder {folder} does not exist or can't be written"))
@@ -53,6 +60,13 @@ def _try_parts(config: Config) -> None:
         problems.append(Problem("pictures.folder", f"the folder {copies} can't be made or written"))
     if problems:
         raise ConfigError(problems)
+
+
+def _place(config: Config, place: Place) -> str:
+    """The place of a rule, as `relay.config.load` writes it."""
+    table, number, *setting = place
+    assert isinstance(number, int)
+    return f"{table}[{number + 1}]{''.join(f'.{each}' for each in setting)} ({config.rules[number].name!r})"
 
 
 def _collect(problems: list[Problem], place: str, try_it: Callable[[], object]) -> None:

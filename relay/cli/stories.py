@@ -35,7 +35,10 @@ def _tell_delivery(delivery: DeliveryHistory) -> None:
     evidence = f" ({line.evidence})" if line.evidence else ""
     _line(f"to <{line.recipient}> by {line.route}: {line.state}{evidence}  {line.reason}")
     asked = "".join(f"  {name}={value}" for name, value in (("NOTIFY", line.notify), ("ORCPT", line.orcpt)) if value)
-    _line(f"  delivery {line.queue_id}/{line.number}{asked}")
+    made = f", made by a rule from {line.queue_id}/{line.copy_of}" if line.copy_of is not None else ""
+    printing = f"  profile {line.profile}" if line.profile else ""
+    printing += f"  {line.copies} copies" if line.copies > 1 else ""
+    _line(f"  delivery {line.queue_id}/{line.number}{made}{printing}{asked}")
     if delivery.job is not None:
         _line(f"  {_job(delivery.job)}")
     events = [(attempt.started_at, _attempt(attempt)) for attempt in delivery.attempts]

@@ -19,11 +19,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from relay.config.profiles import BUILT_IN_PROFILES
+from relay.config.rule_checks import Place, choices, unknown_in_rules
 from relay.config.settings import Config, Spool
 from relay.errors import ConfigError, Problem
 from relay.mail.address import parse_address
-
-Place = tuple[str | int, ...]
 
 _PATHS = ("tls_certificate", "tls_key", "key_file", "ca_file", "file", "folder", "stylesheet")
 _SECRETS = {"password", "secret", "passwd", "key"}
@@ -203,7 +202,6 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
     yield from _doubles(config)
     institutions = {institution.name for institution in config.institutions}
     hops = {hop.name for hop in config.next_hops}
-    printers = {printer.name for printer in config.printers}
     profiles = {profile.name for profile in [*config.profiles, *BUILT_IN_PROFILES]}
 
     for i, institution in enumerate(config.institutions):
@@ -211,32 +209,23 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
             yield ("institutions", i, "envelope_from"), "VERP addresses are signed: set server.secret"
         hop = institution.next_hop or "default"
         if hop not in hops:
-            yield ("institutions", i, "next_hop"), f"there is no next hop {hop!r} ({_choices(hops)})"
+            yield ("institutions", i, "next_hop"), f"there is no next hop {hop!r} ({choices(hops)})"
         told = institution.dsn_to
         if told not in ("sender", "nobody") and config.printer_for(parse_address(told)) is not None:
             yield ("institutions", i, "dsn_to"), f"{told} stands for a printer: name a mailbox that is read"
     for i, source in enumerate(config.sources):
         for name in source.institutions:
             if name not in institutions:
-                yield ("sources", i, "institutions"), f"there is no institution {name!r} ({_choices(institutions)})"
+                yield ("sources", i, "institutions"), f"there is no institution {name!r} ({choices(institutions)})"
     for i, printer in enumerate(config.printers):
         if printer.institution not in institutions:
             yield (
                 ("printers", i, "institution"),
-                f"there is no institution {printer.institution!r} ({_choices(institutions)})",
+                f"there is no institution {printer.institution!r} ({choices(institutions)})",
             )
         if printer.profile not in profiles:
-            yield ("printers", i, "profile"), f"there is no profile {printer.profile!r} ({_choices(profiles)})"
-    for i, rule in enumerate(config.rules):
-        if rule.print is not None and rule.print not in printers:
-            yield ("rules", i, "print"), f"there is no printer {rule.print!r} ({_choices(printers)})"
-        if rule.next_hop is not None and rule.next_hop not in hops:
-            yield ("rules", i, "next_hop"), f"there is no next hop {rule.next_hop!r} ({_choices(hops)})"
-        if rule.institution is not None and rule.institution not in institutions:
-            yield (
-                ("rules", i, "institution"),
-                f"there is no institution {rule.institution!r} ({_choices(institutions)})",
-            )
+            yield ("printers", i, "profile"), f"there is no profile {printer.profile!r} ({choices(profiles)})"
+    yield from unknown_in_rules(config)
     if config.pictures.allow and config.copies().folder is None:
         yield ("pictures", "folder"), "with the spool on a server the folder of the copies has to be named"
     if config.server.secret is not None and len(config.server.secret.reveal()) < 16:
@@ -268,7 +257,3 @@ def _doubles(config: Config) -> Iterator[tuple[Place, str]]:
                 ("sources", i, "username"),
                 f"{source.username!r} is the name of the source {logins[source.username]!r} already",
             )
-
-
-def _choices(names: set[str]) -> str:
-    return f"there are: {', '.join(sorted(names))}" if names else "there are none"

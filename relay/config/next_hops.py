@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -38,6 +39,11 @@ class Delivery(Settings):
     "Age at which mail that could not be delivered ends as expired. Slips never expire."
     stop_timeout: Duration = 20.0
     "Time that running attempts get to end when the service stops."
+
+    def deadlines(self, since: float) -> tuple[float | None, float | None]:
+        """When mail of that age is late, and when it is given up, in seconds since the epoch; None for never."""
+        late = since + self.warn_after if 0 < self.warn_after < self.expire_after else None
+        return late, since + self.expire_after if math.isfinite(self.expire_after) else None
 
     def for_route(self, retry: Retry) -> Delivery:
         """These settings, with what a route has of its own."""

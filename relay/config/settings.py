@@ -35,6 +35,7 @@ from relay.config.next_hops import Delivery, NextHop
 from relay.config.pictures import Pictures
 from relay.config.printers import Cups, Printer, Rendering
 from relay.config.profiles import BUILT_IN_PROFILES, Profile
+from relay.config.rules import Pattern, Rule
 from relay.mail.address import Address, parse_address
 
 _Named = TypeVar("_Named", "Institution", "NextHop", Printer, Profile)
@@ -203,6 +204,10 @@ class Institution(Settings):
     "From address of these messages; without it MAILER-DAEMON at the first of its domains."
     language: Language = "en"
     "Language of these messages."
+    subjects: dict[str, Annotated[tuple[Pattern, ...], Field(min_length=1)]] = {}  # noqa: RUF012 - frozen by pydantic
+    """Subjects that its letters have, by Alma's name of the letter, where they are not known otherwise:
+    `FulTransitSlipLetter = ["Unterwegs*"]`.
+    """
     dkim: tuple[DkimKey, ...] = ()
     "Signing keys. A message is signed with the key whose domain is nearest to its From domain."
 
@@ -249,31 +254,6 @@ class Source(Settings):
             raise ValueError("a source is known by networks, or by username and password_hash")
         if self.password_hash is not None and not self.password_hash.startswith("$argon2"):
             raise ValueError("password_hash is not an argon2 hash; `slip-relay hash-password` makes one")
-        return self
-
-
-class Rule(Settings):
-    """Where a recipient's mail goes, before the ordinary routing; the first rule that matches decides."""
-
-    name: Name
-    recipient: str = "*"
-    "Pattern of the envelope recipient, as in `*@desk.example.edu`."
-    institution: Name | None = None
-    "Only mail of this institution."
-    print: Name | None = None
-    "Print on this printer."
-    next_hop: Name | None = None
-    "Send to this next hop."
-    hold: str | None = None
-    "Keep for a person to decide; the text is the reason shown."
-    discard: bool = False
-    "Accept, record and drop."
-
-    @model_validator(mode="after")
-    def _one_action(self) -> Self:
-        actions = [self.print is not None, self.next_hop is not None, self.hold is not None, self.discard]
-        if sum(actions) != 1:
-            raise ValueError("a rule has exactly one of print, next_hop, hold and discard")
         return self
 
 
@@ -330,7 +310,14 @@ class Config(Settings):
         hops = {hop.name: self.delivery.for_route(hop.retry) for hop in self.next_hops}
         # Slips neither expire nor are they reported late, unless a printer says so itself.
         slips = self.delivery.model_copy(update={"warn_after": 0.0, "expire_after": math.inf})
-        return hops | {f"print:{printer.name}": slips.for_route(printer.retry) for printer in self.printers}
+        # What waits to be sorted by the rules is not late before it has a way.
+        sorted_first = {f"{word}:{each.name}": slips for each in self.institutions for word in ("sort", "released")}
+        return hops | sorted_first | {f"print:{each.name}": slips.for_route(each.retry) for each in self.printers}
+
+    @cached_property
+    def reads_letters(self) -> bool:
+        """Whether a rule looks into letters."""
+        return any(rule.reads_letter for rule in self.rules)
 
     def printer_for(self, recipient: Address) -> Printer | None:
         """The printer that a recipient's mailbox stands for, or None."""

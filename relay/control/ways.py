@@ -2,6 +2,7 @@
 
 A delivery keeps its route while the configuration has it, so that what was decided at receipt stays. One that a rule
 held, or whose route is gone from the configuration, has its way chosen anew; after a release no rule holds it again.
+Where rules look at more than recipient and institution, it is sorted anew.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class Ways:
         self._institutions = {institution.name for institution in config.institutions}
         self._routes = {rules.DISCARD, *(hop.name for hop in config.next_hops)}
         self._routes |= {rules.PRINT + printer.name for printer in config.printers}
+        self._routes |= {word + name for word in (rules.SORT, rules.RELEASED) for name in self._institutions}
+        self._are_simple = all(rule.is_simple for rule in config.rules)
 
     def __call__(self, delivery: Delivery, verb: Verb) -> Way:
         """The way of a delivery, with its times counted from now. Raises OrderError when it has none."""
@@ -33,9 +36,12 @@ class Ways:
             institution = delivery.message.institution
             if institution not in self._institutions:
                 raise OrderError(f"the configuration has neither the route {route} nor the institution {institution}")
-            recipient = parse_address(delivery.recipient)
-            chosen = rules.choose(self._config, institution, recipient, passing_holds=verb is Verb.RELEASE)
-            route, destination = chosen.name, chosen.destination
+            if self._are_simple or delivery.copy_of is not None:  # of a copy no further copies are made
+                recipient = parse_address(delivery.recipient)
+                chosen = rules.choose(self._config, institution, recipient, passing_holds=verb is Verb.RELEASE)
+                route, destination = chosen.name, chosen.destination
+            else:
+                route = destination = (rules.RELEASED if verb is Verb.RELEASE else rules.SORT) + institution
         times, now = self._config.delivery_for(route), time.time()
         return Way(
             route,

@@ -16,7 +16,7 @@ from relay.config.settings import Config
 from relay.delivery.retry import delay
 from relay.errors import CorruptBody, Interrupted, LeaseLost, SpoolError
 from relay.maillog import MailLog
-from relay.spool.records import Delivery, NewMessage, Outcome, State
+from relay.spool.records import Delivery, NewDelivery, NewMessage, Outcome, State
 from relay.spool.store import Store
 from relay.transports import Transport
 
@@ -32,6 +32,13 @@ class Made:
     "Messages that were accepted with it."
     kept: Delivery | None = None
     "The delivery as it is now, where it was put off and keeps its place."
+
+    @property
+    def waiting(self) -> tuple[NewDelivery, ...]:
+        """Deliveries that are in the spool now for whoever claims them."""
+        onward = self.outcome.onward
+        sorted_now = (*((onward.way,) if onward.way is not None else ()), *onward.more) if onward is not None else ()
+        return (*sorted_now, *(delivery for new in self.followups for delivery in new.deliveries))
 
 
 class Attempts:
@@ -114,9 +121,13 @@ class Attempts:
 
     async def _settle(self, delivery: Delivery, outcome: Outcome, content: bytes) -> Made:
         retry_at = self.retry_at(delivery.route, delivery.attempts)
-        followups = _some(self._notifier.about(delivery, outcome, content))
+        # What was sorted goes on, or others go in its stead: it is not at its end.
+        followups = _some(self._notifier.about(delivery, outcome, content)) if outcome.onward is None else ()
         while True:
             try:
+                if outcome.onward is not None:
+                    await self._store.sort(delivery, outcome, outcome.onward)
+                    return Made(outcome)
                 if outcome.state is State.DEFERRED and outcome.shut_for is not None:
                     kept = await self._store.put_off(delivery, outcome, time.time() + outcome.shut_for)
                     return Made(outcome, kept=kept)

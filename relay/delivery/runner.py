@@ -17,7 +17,7 @@ from relay.delivery.attempt import Attempts, Made
 from relay.delivery.lanes import Lane, Route
 from relay.errors import LeaseLost, SpoolError
 from relay.maillog import MailLog
-from relay.spool.records import Delivery, Key, NewDelivery, NewMessage, Outcome, State
+from relay.spool.records import Delivery, Key, NewDelivery, Outcome, State
 from relay.spool.store import Store
 from relay.transports import Limits, Transport
 
@@ -204,7 +204,8 @@ class Runner:
             try:
                 for delivery in late:
                     with contextlib.suppress(LeaseLost):  # an operator was quicker
-                        self._accepted(await self._attempts.overdue(delivery))
+                        followups = await self._attempts.overdue(delivery)
+                        self._wait_in_spool([each for new in followups for each in new.deliveries])
             finally:
                 self._held -= keys
             if len(late) < BATCH:
@@ -284,7 +285,7 @@ class Runner:
             else:
                 self._held.discard(delivery.key)
             if made is not None:
-                self._accepted(made.followups)
+                self._wait_in_spool(made.waiting)
             self._fill(lane)
             self._fill_blocked(lane.route)
             if lane.is_behind and not lane.is_full:
@@ -321,13 +322,12 @@ class Runner:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _accepted(self, followups: Sequence[NewMessage]) -> None:
-        """Messages of ours are in the spool now."""
-        for new in followups:
-            for delivery in new.deliveries:
-                lane = self._lane(delivery.destination, delivery.route)
-                lane.is_behind = True
-                lane.left += 1
+    def _wait_in_spool(self, deliveries: Sequence[NewDelivery]) -> None:
+        """Deliveries that nobody has claimed are in the spool now: a DSN of ours, or what was sorted."""
+        for delivery in deliveries:
+            lane = self._lane(delivery.destination, delivery.route)
+            lane.is_behind = True
+            lane.left += 1
             self._wake.set()
 
     def _open(self, lane: Lane) -> None:

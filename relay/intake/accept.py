@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from relay.mail.envelope import Asked, Envelope
 from relay.mail.queue_id import new_queue_id
 from relay.maillog import MailLog
 from relay.routing import rules
+from relay.routing.conditions import Arrival
 from relay.spool.records import Delivery, Message, NewDelivery, NewMessage
 from relay.spool.store import Store
 
@@ -103,23 +103,43 @@ class Acceptance:
             envid=envelope.envid,
         )
         deliveries = tuple(
-            self._delivery(admission.institution, recipient, asked, message.received_at)
+            self._delivery(message, admission.from_domains, recipient, asked)
             for recipient, asked in zip(envelope.recipients, envelope.asked, strict=True)
         )
         await self._keep(NewMessage(message, content, deliveries))
         return message.queue_id
 
-    def _delivery(self, institution: str, recipient: Address, asked: Asked, now: float) -> NewDelivery:
-        route = rules.choose(self._config, institution, recipient)
-        times = self._config.delivery_for(route.name)
+    def _delivery(
+        self, message: Message, from_domains: tuple[str, ...], recipient: Address, asked: Asked
+    ) -> NewDelivery:
+        """By the envelope alone: a letter that has to be read, or goes several ways, is sorted after the 250."""
+        arrival = Arrival(
+            message.institution,
+            message.source,
+            recipient,
+            message.reverse_path,
+            from_domains,
+            message.size,
+            message.received_at,
+        )
+        decision = rules.decide(self._config, arrival)
+        if decision is not None and decision.is_one_way and decision.route is not None:
+            route, destination = decision.route.name, decision.route.destination
+            profile, copies = decision.profile, decision.copies
+        else:
+            route = destination = rules.SORT + message.institution
+            profile, copies = "", 0
+        warn_at, expires_at = self._config.delivery_for(route).deadlines(message.received_at)
         return NewDelivery(
             recipient=str(recipient),
-            route=route.name,
-            destination=route.destination,
+            route=route,
+            destination=destination,
             notify=asked.notify,
             orcpt=asked.orcpt,
-            warn_at=now + times.warn_after if 0 < times.warn_after < times.expire_after else None,
-            expires_at=now + times.expire_after if math.isfinite(times.expire_after) else None,
+            warn_at=warn_at,
+            expires_at=expires_at,
+            profile=profile,
+            copies=copies,
         )
 
     async def _keep(self, new: NewMessage) -> None:

@@ -22,7 +22,8 @@ from relay.errors import HeaderError, Refusal
 from relay.mail import headers, status
 from relay.mail.address import Address
 from relay.mail.envelope import Envelope
-from relay.routing.rules import choose, matches
+from relay.routing.conditions import matches
+from relay.routing.rules import choose
 
 MAX_HEADER = 256 * 1024
 """Octets of a header section; nobody's letter has more, and reading one costs time."""
@@ -37,6 +38,8 @@ class Admission:
 
     institution: str
     source: str
+    from_domains: tuple[str, ...] = ()
+    "Domains of its From field."
 
 
 class Policy:
@@ -97,16 +100,17 @@ class Policy:
                 continue
             # Each recipient was allowed to some source; here all have to be to this one, for this institution.
             if all(self._may_send(source, name, recipient) for recipient in envelope.recipients):
-                return Admission(name, source.name)
+                return Admission(name, source.name, tuple(domains))
             refusal = status.not_permitted(f"the institution {name} may not send to one of the recipients from here")
         raise Refusal(refusal)
 
     def _may_send(self, source: Source, institution: str, recipient: Address) -> bool:
         if choose(self._config, institution, recipient).printer is not None:
             return True
-        # Not one of the institution's printers. If it is another one's, nobody relays to it by mail either.
-        if self._config.printer_for(recipient) is not None:
-            return False
+        # Whatever rules make of them, an institution's own mailboxes take its mail. Another one's take none, and
+        # nobody relays to them by mail either.
+        if (printer := self._config.printer_for(recipient)) is not None:
+            return printer.institution == institution
         return any(matches(pattern, recipient) for pattern in source.recipients)
 
     def _institution(self, source: Source, envelope: Envelope, domains: list[str]) -> str | None:

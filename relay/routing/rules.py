@@ -1,21 +1,28 @@
-"""The route of a recipient: the first rule that matches, then the printers' mailboxes, then the institution's next hop.
+"""The route of a recipient: the rules in their order, then the printers' mailboxes, then the institution's next hop.
 
-A route is a name: `print:PRINTER`, `hold:RULE`, `discard`, or the name of a next hop.
-Promises: a slip of one institution never gets the route of another institution's printer.
+A route is a name: `print:PRINTER`, `hold:RULE`, `discard`, the name of a next hop; or `sort:INSTITUTION` for what has
+to be sorted first, since a rule wants to read the letter, or makes more than one delivery of it.
+Promises: a slip of one institution never gets the route of another institution's printer, nor a copy there. What is
+forwarded or copied by mail leaves through the next hop of the institution, whoever sent it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from relay.config.printers import Printer
-from relay.config.settings import Config, Rule
-from relay.mail.address import Address
+from relay.config.rules import Rule
+from relay.config.settings import Config
+from relay.mail.address import Address, parse_address
+from relay.routing.conditions import Arrival, elements_wanted, fits, matches
+from relay.slips.facts import ElementWanted, Facts, Wanted
 
 PRINT = "print:"
 HOLD = "hold:"
 DISCARD = "discard"
+SORT = "sort:"
+RELEASED = "released:"
+"""As SORT, for what a person let go: no rule holds it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +40,40 @@ class Route:
         return self.name.removeprefix(PRINT) if self.name.startswith(PRINT) else None
 
 
-def matches(pattern: str, recipient: Address) -> bool:
-    """Whether a pattern with `*` and `?` fits a recipient; case does not count."""
-    return fnmatchcase(recipient.key, pattern.casefold())
+@dataclass(frozen=True, slots=True)
+class Additional:
+    """A further delivery that a rule makes: a copy, or what is forwarded."""
+
+    recipient: Address
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the rules say of a piece of mail."""
+
+    route: Route | None
+    "Its way; None when it is forwarded, and goes no further itself."
+    because: str
+    forwards: tuple[Additional, ...] = ()
+    "What goes in its stead."
+    copies_to: tuple[Additional, ...] = ()
+    "What goes as well."
+    profile: str = ""
+    copies: int = 0
+
+    @property
+    def is_one_way(self) -> bool:
+        """Whether it is one delivery still."""
+        return self.route is not None and not self.copies_to
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A rule, and whether it is for a piece of mail (None: the letter has to be read first)."""
+
+    rule: Rule
+    fits: bool | None
 
 
 def destination(config: Config, route: str, recipient: Address) -> str:
@@ -45,31 +83,136 @@ def destination(config: Config, route: str, recipient: Address) -> str:
 
 
 def choose(config: Config, institution: str, recipient: Address, *, passing_holds: bool = False) -> Route:
-    """The route of a recipient of a message of that institution; `passing_holds` when a person has let it go, so that
-    no rule holds it.
+    """The route of a recipient by what looks at recipient and institution only, as if no other rule matched.
+
+    `passing_holds` when a person has let it go, so that no rule holds it.
     """
-    name, because = _choose(config, institution, recipient, passing_holds)
-    return Route(name, because, destination(config, name, recipient))
+    for rule in config.rules:
+        if not rule.is_simple or (passing_holds and rule.hold is not None):
+            continue
+        if rule.institution in (None, institution) and matches(rule.recipient, recipient):
+            route = _action(config, rule, institution)
+            if route is not None:
+                return Route(route, f"the rule {rule.name}", destination(config, route, recipient))
+    return _ordinary(config, institution, recipient)
 
 
-def _choose(config: Config, institution: str, recipient: Address, passing_holds: bool) -> tuple[str, str]:
+def decide(
+    config: Config, arrival: Arrival, facts: Facts | None = None, *, passing_holds: bool = False
+) -> Decision | None:
+    """What is to become of mail; None when a rule has to read the letter first, and `facts` are not given."""
+    added: list[Rule] = []
+    for judged in judge(config, arrival, facts, passing_holds=passing_holds):
+        if judged.fits is None:
+            return None
+        if judged.fits:
+            added.append(judged.rule)
+    if added and added[-1].decides:
+        rule = added.pop()
+        because = f"the rule {rule.name}"
+        name = _action(config, rule, arrival.institution)
+        route = Route(name, because, destination(config, name, arrival.recipient)) if name is not None else None
+        forwards = tuple(_by_mail(config, arrival.institution, address, because) for address in rule.forward)
+        return _with_what_is_added(config, arrival, Decision(route, because, forwards), added, rule)
+    ordinary = _ordinary(config, arrival.institution, arrival.recipient)
+    decision = Decision(ordinary, ordinary.because)
+    return _with_what_is_added(config, arrival, decision, added) if added else decision
+
+
+def _with_what_is_added(
+    config: Config, arrival: Arrival, decision: Decision, added: list[Rule], deciding: Rule | None = None
+) -> Decision:
+    """The decision with copies, profile and number of copies: of each setting the first rule that has it counts."""
+    because, route = decision.because, decision.route
+    if added:
+        names = " and ".join(rule.name for rule in added)
+        because = f"{because}, with what {names} add{'s' if len(added) == 1 else ''}"
+    asked = [*added, deciding] if deciding is not None else added
+    copies_to = {
+        (each.recipient.key, each.route.name): each
+        for rule in asked
+        for each in _copies(config, rule, arrival.institution)
+        # A copy for where it goes anyway would be the same paper, or mail, twice.
+        if not _is_own(each, route, arrival.recipient)
+    }
+    on_paper = route is not None and route.printer is not None
+    return replace(
+        decision,
+        because=because,
+        copies_to=tuple(copies_to.values()),
+        profile=next((rule.profile for rule in asked if rule.profile), "") if on_paper else "",
+        copies=next((rule.copies for rule in asked if rule.copies), 0) if on_paper else 0,
+    )
+
+
+def _is_own(each: Additional, route: Route | None, recipient: Address) -> bool:
+    if route is None or each.route.name != route.name:
+        return False
+    return each.route.printer is not None or each.recipient.key == recipient.key
+
+
+def judge(
+    config: Config, arrival: Arrival, facts: Facts | None = None, *, passing_holds: bool = False
+) -> Iterator[Judged]:
+    """The rules in their order, up to the one that decides."""
     for rule in config.rules:
         if passing_holds and rule.hold is not None:
             continue
-        if (route := _by_rule(config, rule, institution, recipient)) is not None:
-            return route, f"the rule {rule.name}"
-    printer = config.printer_for(recipient)
-    if printer is not None and printer.institution == institution:
-        return PRINT + printer.name, f"the mailbox stands for the printer {printer.name}"
-    return config.institution(institution).next_hop or "default", f"the next hop of the institution {institution}"
+        fit = fits(rule, arrival, facts)
+        if fit and not may_use(config, rule, arrival.institution):
+            fit = False
+        yield Judged(rule, fit)
+        if fit and rule.decides:
+            return
 
 
-def _by_rule(config: Config, rule: Rule, institution: str, recipient: Address) -> str | None:
-    if rule.institution not in (None, institution) or not matches(rule.recipient, recipient):
-        return None
+def may_use(config: Config, rule: Rule, institution: str) -> bool:
+    """Whether a rule is for this institution's mail: one that prints is, where the printer is the institution's."""
+    return rule.print is None or config.printer(rule.print).institution == institution
+
+
+def wanted(config: Config, institution: str) -> Wanted:
+    """What the rules want to know of a letter of that institution."""
+    texts: dict[str, None] = {}
+    elements: dict[ElementWanted, None] = {}
+    for rule in config.rules:
+        if rule.institution in (None, institution):
+            if rule.text is not None:
+                texts[rule.text] = None
+            elements |= dict.fromkeys(elements_wanted(rule))
+    return Wanted(tuple(texts), tuple(elements), config.institution(institution).subjects)
+
+
+def _action(config: Config, rule: Rule, institution: str) -> str | None:
+    """The route that a rule gives; None where it has none for this institution."""
     if rule.print is not None:
-        printer: Printer = config.printer(rule.print)
-        return PRINT + printer.name if printer.institution == institution else None
+        return PRINT + rule.print if may_use(config, rule, institution) else None
     if rule.hold is not None:
         return HOLD + rule.name
-    return DISCARD if rule.discard else str(rule.next_hop)
+    return DISCARD if rule.discard else rule.next_hop
+
+
+def _ordinary(config: Config, institution: str, recipient: Address) -> Route:
+    printer = config.printer_for(recipient)
+    if printer is not None and printer.institution == institution:
+        name = PRINT + printer.name
+        return Route(name, f"the mailbox stands for the printer {printer.name}", name)
+    name = config.institution(institution).next_hop or "default"
+    return Route(name, f"the next hop of the institution {institution}", destination(config, name, recipient))
+
+
+def _copies(config: Config, rule: Rule, institution: str) -> Iterator[Additional]:
+    for name in rule.copy_to:
+        because = f"a copy, by the rule {rule.name}"
+        if "@" in name:
+            yield _by_mail(config, institution, name, because)
+            continue
+        printer = config.printer(name)
+        if printer.institution == institution:  # nobody else's slips come out there
+            yield Additional(parse_address(printer.mailboxes[0]), Route(PRINT + name, because, PRINT + name))
+
+
+def _by_mail(config: Config, institution: str, address: str, because: str) -> Additional:
+    recipient = parse_address(address)
+    name = config.institution(institution).next_hop or "default"
+    return Additional(recipient, Route(name, because, destination(config, name, recipient)))

@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 from relay.config.pictures import Pictures
 from relay.config.profiles import BUILT_IN_PROFILES, Profile
 from relay.errors import RenderError
-from relay.slips import frames, sandbox
+from relay.slips import facts, frames, sandbox
+from relay.slips.describe import describe
 from relay.slips.page import is_own, slip_templates
 from relay.slips.render import Renderer
 
@@ -65,6 +66,9 @@ def _answer(
     renderer: Renderer, header: dict[str, Any], message: bytes, readable: list[str]
 ) -> tuple[dict[str, Any], bytes]:
     try:
+        if "describe" in header:
+            wanted = facts.wanted_from(header)
+            return facts.answer(describe(message, wanted), wanted), b""
         profile = _profile(header["profile"], readable)
         pictures = Pictures.model_validate(header["pictures"])
         if pictures.folder is not None and (folder := str(pictures.folder.resolve())) not in readable:

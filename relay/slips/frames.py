@@ -8,6 +8,8 @@ says is read as words and numbers, because a child has read hostile mail.
     child -> service   {"began": true}                           the request was read: what happens now is its doing
     child -> service   {"pages": ..., ...}           PDF         or
                        {"error": "...", "died": false}
+    service -> child   {"describe": {...}}           message     what the rules ask of a letter (`relay.slips.facts`)
+    child -> service   {"type": ..., ...}                        after "began", as above
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The service's side of rendering: warm children, one slip at a time each.
 
-Does: keeps `settings.children` processes of `relay.slips.child`; hands each slip to a free one; kills one that takes
+Does: keeps `settings.children` processes of `relay.slips.child`; hands each slip, and each letter that the rules ask
+about, to a free one; kills one that takes
 longer than `settings.timeout`; replaces it; recycles a child after RECYCLE slips, once its successor is warm.
 Promises: a letter that hangs, crashes or fills the memory ends as RendererDied and harms no other slip. A child that
 died before it had read the slip is nobody's fault: the slip goes to the next one. A cancelled `render` leaves nothing
@@ -18,15 +19,18 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import relay
 from relay.config.pictures import Pictures
 from relay.config.printers import Rendering
 from relay.config.profiles import Profile
 from relay.errors import RendererDied, RenderError, RendererUnavailable
-from relay.slips import frames
+from relay.slips import facts, frames
+from relay.slips.facts import Facts, Wanted
 from relay.slips.slip import Occasion, Slip
+
+T = TypeVar("T")
 
 RECYCLE = 500
 START_TRIES = 3
@@ -58,18 +62,13 @@ class _Child:
         header, _ = await frames.receive(self.process.stdout)
         self.sandbox = tuple(str(step) for step in header.get("sandbox", ()))
 
-    async def ask(self, message: bytes, profile: Profile, occasion: Occasion, pictures: Pictures) -> Slip:
-        """Have one slip rendered. Whatever is raised but RenderError, the child is no good any more."""
+    async def ask(self, request: dict[str, Any], message: bytes, read: Callable[[dict[str, Any], bytes], T]) -> T:
+        """Have one request answered. Whatever is raised but RenderError, the child is no good any more."""
         assert self.process.stdin
         assert self.process.stdout
         try:
             if self.process.returncode is not None:
                 raise EOFError
-            request = {
-                "profile": profile.model_dump(mode="json"),
-                "occasion": frames.occasion_header(occasion),
-                "pictures": pictures.model_dump(mode="json"),
-            }
             self.process.stdin.write(frames.pack(request, message))
             await self.process.stdin.drain()
             await frames.receive(self.process.stdout)  # "began"
@@ -79,7 +78,7 @@ class _Child:
         if "error" in header:
             text = str(header["error"])[:500]
             raise RendererDied(text) if header.get("died") else RenderError(text)
-        return frames.slip_from(header, body)
+        return read(header, body)
 
     def kill(self) -> None:
         """End it now."""
@@ -114,6 +113,21 @@ class RenderPool:
 
     async def render(self, message: bytes, profile: Profile, occasion: Occasion | None = None) -> Slip:
         """The slip of a message on the paper of a profile. Raises RenderError; RendererDied when a child had to end."""
+        request = {
+            "profile": profile.model_dump(mode="json"),
+            "occasion": frames.occasion_header(occasion or Occasion()),
+            "pictures": self._pictures.model_dump(mode="json"),
+        }
+        slip = await self._ask(request, message, frames.slip_from)
+        if slip.wanted and self._want is not None:
+            self._want(slip.wanted)
+        return slip
+
+    async def describe(self, message: bytes, wanted: Wanted) -> Facts:
+        """What the rules want to know of the letter of a message. Raises as `render` does."""
+        return await self._ask(facts.question(wanted), message, lambda header, _: facts.facts_from(header, wanted))
+
+    async def _ask(self, request: dict[str, Any], message: bytes, read: Callable[[dict[str, Any], bytes], T]) -> T:
         task = asyncio.current_task()
         assert task is not None
         if self._stopping:
@@ -122,7 +136,7 @@ class RenderPool:
         try:
             for _ in range(START_TRIES):
                 with contextlib.suppress(_Lost):
-                    return await self._render_once(message, profile, occasion or Occasion())
+                    return await self._ask_once(request, message, read)
             raise RendererUnavailable("the rendering process does not start on this machine; see the service's log")
         finally:
             self._tasks.discard(task)
@@ -142,7 +156,7 @@ class RenderPool:
         await asyncio.gather(*self._others(), return_exceptions=True)
         self._processes.clear()
 
-    async def _render_once(self, message: bytes, profile: Profile, occasion: Occasion) -> Slip:
+    async def _ask_once(self, request: dict[str, Any], message: bytes, read: Callable[[dict[str, Any], bytes], T]) -> T:
         seat = await self._free.get()
         try:
             child = await asyncio.shield(seat)
@@ -154,7 +168,7 @@ class RenderPool:
             raise _Lost from error
         try:
             async with asyncio.timeout(self._settings.timeout):
-                slip = await child.ask(message, profile, occasion, self._pictures)
+                answer = await child.ask(request, message, read)
         except RendererDied:
             self._replace(child)
             raise
@@ -171,9 +185,7 @@ class RenderPool:
             self._replace(child)
             raise
         self._release(child, seat)
-        if slip.wanted and self._want is not None:
-            self._want(slip.wanted)
-        return slip
+        return answer
 
     def _release(self, child: _Child, seat: asyncio.Task[_Child]) -> None:
         """The child is free again, unless it has served long enough and its successor is warm."""

@@ -30,6 +30,7 @@ from relay.slips.layout import PX_PER_MM, Engine, Sheets
 from relay.slips.page import LONGEST_ROLL_MM, Attached, AttachedSheet, Page, compose, environment
 from relay.slips.parts import Letter, read_letter
 from relay.slips.sanitize import SafeLetter, sanitize
+from relay.slips.selectors import first_text
 from relay.slips.slip import Barcodes, Occasion, Slip
 
 
@@ -151,7 +152,7 @@ def _read(letter: SafeLetter, profile: Profile) -> tuple[SafeLetter, str]:
     if profile.big is None and not is_mixed:
         return letter, ""
     body = tree.parse(letter.body)
-    code = tree.first_text(body, profile.big.select) if profile.big is not None else ""
+    code = first_text(body, profile.big.select) if profile.big is not None else ""
     if not is_mixed:
         return letter, code
     css, style = letter.css, letter.style

@@ -15,8 +15,9 @@ from relay.config.profiles import Profile
 from relay.errors import RenderError
 from relay.slips.page import Page, compose, environment, own_css
 from relay.slips.sanitize import sanitize
+from relay.slips.selectors import first_text
 from relay.slips.slip import Occasion
-from relay.slips.tree import first_text, parse
+from relay.slips.tree import parse
 
 _SAMPLE = """<html lang="en"><body><h1>Resource request</h1>
 <p class="sample">Jane Sample</p><table><tr><td>Title</td><td>A sample</td></tr></table></body></html>"""

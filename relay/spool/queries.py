@@ -61,6 +61,12 @@ class DeliveryLine:
     message_id: str
     size: int
     received_at: float
+    profile: str
+    "The profile that a rule set; empty for that of the printer."
+    copies: int
+    "How often a rule has it printed; 0 for what the profile says."
+    copy_of: int | None
+    "The number of the delivery that a rule made this one from."
 
     @property
     def key(self) -> Key:
@@ -93,6 +99,7 @@ LINE = (
     messages.c.institution,
     messages.c.reverse_path,
     *(messages.c[name] for name in ("message_id", "size", "received_at")),
+    *(deliveries.c[name] for name in ("profile", "copies", "copy_of")),
 )
 """The columns of a `DeliveryLine`."""
 

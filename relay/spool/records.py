@@ -41,7 +41,7 @@ FINAL = frozenset({State.DELIVERED, State.FAILED, State.EXPIRED, State.CANCELLED
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.ACTIVE, State.HELD, State.CANCELLED, State.EXPIRED}),
-    State.ACTIVE: frozenset(State) - {State.QUEUED},
+    State.ACTIVE: frozenset(State),
     State.DEFERRED: frozenset({State.ACTIVE, State.HELD, State.CANCELLED, State.EXPIRED}),
     State.PENDING: frozenset(
         {State.ACTIVE, State.DELIVERED, State.DEFERRED, State.HELD, State.FAILED, State.UNCERTAIN, State.CANCELLED}
@@ -51,7 +51,9 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.CORRUPT: frozenset({State.CANCELLED}),
     **dict.fromkeys(FINAL, frozenset()),
 }
-"""The states that may follow a state. ACTIVE follows ACTIVE when a dead worker's delivery is taken over."""
+"""The states that may follow a state. ACTIVE follows ACTIVE when a dead worker's delivery is taken over; QUEUED follows
+it when the rules, having read the letter, send the delivery another way.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,12 @@ class NewDelivery:
     "When the sender is told that it is late; None for never."
     expires_at: float | None = None
     "When it is given up; None for never."
+    profile: str = ""
+    "The profile that a rule lays it out with; empty for that of its printer."
+    copies: int = 0
+    "How often a rule prints it; 0 for what its profile says."
+    copy_of: int | None = None
+    "The number of the delivery that a rule made this one from; None for a recipient of the envelope."
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +148,9 @@ class Delivery:
     expires_at: float | None = None
     reason: str = ""
     "Why it was put off; empty before its first attempt, and while one runs."
+    profile: str = ""
+    copies: int = 0
+    copy_of: int | None = None
     job: PrintJob | None = None
 
     @property
@@ -161,6 +172,16 @@ class PrintJob:
     job_id: int | None = None
     sent: bool = False
     "Whether the whole document was handed over."
+
+
+@dataclass(frozen=True, slots=True)
+class Onward:
+    """Where a delivery goes on that was sorted by the rules, and what was made from it."""
+
+    way: NewDelivery | None
+    "How it goes on itself; None when it ends here, since others go in its stead."
+    more: tuple[NewDelivery, ...] = ()
+    "Deliveries of the same message that are added: copies, and what is forwarded."
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,3 +207,5 @@ class Outcome:
     "The host that gave `reply`; empty where the reply is our own judgement."
     dsn_passed_on: bool = False
     "Whether the next hop took over what the sender asked about DSNs (RFC 3461 5.2.1)."
+    onward: Onward | None = None
+    "What the rules made of it, where the attempt was to ask them: `state` is QUEUED, or DELIVERED when it ends here."

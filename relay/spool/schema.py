@@ -100,6 +100,9 @@ deliveries = Table(
     Column("lease_owner", String(64)),
     Column("due_at", Double),
     Column("deadline", Double),
+    Column("profile", String(63), nullable=False, server_default=""),
+    Column("copies", Integer, nullable=False, server_default="0"),
+    Column("copy_of", Integer),
     Index(
         "ix_deliveries_due",
         "destination",

@@ -23,10 +23,10 @@ from sqlalchemy import Column, Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.errors import CorruptBody, LeaseLost, SpoolError, StartError
-from relay.spool import leases, migrations, writes
+from relay.spool import leases, migrations, sorting, writes
 from relay.spool.commit import GroupCommit, T, Work
 from relay.spool.engine import Place, SpoolLock, in_words, reading_engine, writing_engine
-from relay.spool.records import Delivery, Key, Message, NewMessage, Outcome, PrintJob
+from relay.spool.records import Delivery, Key, Message, NewMessage, Onward, Outcome, PrintJob
 from relay.spool.schema import bodies, deliveries
 
 LEASE = 60.0
@@ -197,6 +197,12 @@ class Store:
 
         # Nobody waits for it: where one message comes after the other it shares the commit of the next one.
         await self._commits.post(work, sum(len(new.content) for new in followups), urgent=False)
+
+    async def sort(self, delivery: Delivery, outcome: Outcome, onward: Onward) -> None:
+        """Records what the rules made of a delivery whose letter they have read: where it goes on, and what is added to
+        its message, in one transaction; and lets go of it.
+        """
+        await self.write(lambda c: sorting.sort(c, self.node, delivery, outcome, onward))
 
     async def put_off(self, delivery: Delivery, outcome: Outcome, retry_at: float) -> Delivery:
         """Records that the attempt was put off, and keeps hold of the delivery; gives it as it is now."""

@@ -20,7 +20,7 @@ from relay.errors import LeaseLost
 from relay.mail.status import printable
 from relay.spool.fence import change
 from relay.spool.prepared import Prepared
-from relay.spool.records import OPEN, Delivery, Message, NewMessage, Outcome, PrintJob, State
+from relay.spool.records import OPEN, Delivery, Message, NewDelivery, NewMessage, Outcome, PrintJob, State
 from relay.spool.schema import attempts, bodies, deliveries, messages, print_jobs
 
 MESSAGE_COLUMNS = tuple(column.name for column in messages.c)
@@ -38,6 +38,9 @@ _DELIVERY_COLUMNS = (
     "warn_at",
     "expires_at",
     "reason",
+    "profile",
+    "copies",
+    "copy_of",
 )
 
 _DUE_DESTINATIONS = text("""
@@ -73,31 +76,51 @@ def put_message(connection: Connection, new: NewMessage, node: str | None, retry
     _PUT_BODY.run(connection, {"queue_id": message.queue_id, "content": new.content})
     rows = []
     for number, delivery in enumerate(new.deliveries):
+        row = _row(message.queue_id, number, delivery)
         begun = node is not None and retry_at[number] is not None
-        rows.append(
-            {
-                "queue_id": message.queue_id,
-                "number": number,
-                "recipient": delivery.recipient,
-                "route": delivery.route,
-                "destination": delivery.destination,
-                "notify": delivery.notify,
-                "orcpt": delivery.orcpt,
-                "state": State.ACTIVE.value if begun else State.QUEUED.value,
-                "reason": "",
-                "evidence": "",
-                "attempts": int(begun),
-                "begun_at": now if begun else None,
-                "next_attempt_at": retry_at[number] if begun else now,
-                "warn_at": delivery.warn_at,
-                "expires_at": delivery.expires_at,
-                "settled_at": None,
-                "lease_owner": node,
-                "due_at": now if node is None else None,
-                "deadline": (delivery.warn_at or delivery.expires_at) if node is None else None,
-            }
-        )
+        row |= {
+            "state": State.ACTIVE.value if begun else State.QUEUED.value,
+            "attempts": int(begun),
+            "begun_at": now if begun else None,
+            "next_attempt_at": retry_at[number] if begun else now,
+            "lease_owner": node,
+        }
+        rows.append(row | _waits(delivery, now) if node is None else row)
     _PUT_DELIVERY.run(connection, *rows)
+
+
+def add_delivery(connection: Connection, queue_id: str, number: int, delivery: NewDelivery, due_at: float) -> None:
+    """One more delivery of a message that is in the spool, for whoever claims it first."""
+    row = _row(queue_id, number, delivery)
+    row |= {"state": State.QUEUED.value, "attempts": 0, "begun_at": None, "next_attempt_at": due_at}
+    _PUT_DELIVERY.run(connection, row | {"lease_owner": None} | _waits(delivery, due_at))
+
+
+def _row(queue_id: str, number: int, delivery: NewDelivery) -> dict[str, Any]:
+    """A row of a new delivery, but for how it stands."""
+    return {
+        "queue_id": queue_id,
+        "number": number,
+        "recipient": delivery.recipient,
+        "route": delivery.route,
+        "destination": delivery.destination,
+        "notify": delivery.notify,
+        "orcpt": delivery.orcpt,
+        "reason": "",
+        "evidence": "",
+        "warn_at": delivery.warn_at,
+        "expires_at": delivery.expires_at,
+        "settled_at": None,
+        "due_at": None,
+        "deadline": None,
+        "profile": delivery.profile,
+        "copies": delivery.copies,
+        "copy_of": delivery.copy_of,
+    }
+
+
+def _waits(delivery: NewDelivery, due_at: float) -> dict[str, Any]:
+    return {"due_at": due_at, "deadline": delivery.warn_at or delivery.expires_at}
 
 
 def held_at_once(new: NewMessage, retry_at: Sequence[float | None]) -> list[Delivery]:
@@ -121,6 +144,9 @@ def held_at_once(new: NewMessage, retry_at: Sequence[float | None]) -> list[Deli
                 begun_at=now if begun else None,
                 warn_at=delivery.warn_at,
                 expires_at=delivery.expires_at,
+                profile=delivery.profile,
+                copies=delivery.copies,
+                copy_of=delivery.copy_of,
             )
         )
     return held
@@ -261,7 +287,7 @@ def settle(
 ) -> Delivery:
     """The attempt ended `now`, and this is what follows from it."""
     waits = outcome.state in OPEN
-    reason = printable("; ".join([outcome.reason, *outcome.notes] if outcome.reason else outcome.notes), 2000)
+    reason = said(outcome)
     values: dict[str, Any] = {} if waits and keep else {"lease_owner": None}
     if waits and not keep:
         values |= {"due_at": retry_at, "deadline": delivery.warn_at or delivery.expires_at}
@@ -276,6 +302,14 @@ def settle(
         settled_at=None if waits else now,
         **values,
     )
+    put_attempt(connection, delivery, outcome, now)
+    for new in followups:
+        put_message(connection, new, None, ())
+    return replace(delivery, state=outcome.state, next_attempt_at=retry_at if waits else now, reason=reason)
+
+
+def put_attempt(connection: Connection, delivery: Delivery, outcome: Outcome, now: float) -> None:
+    """The attempt that ended becomes history."""
     _PUT_ATTEMPT.run(
         connection,
         {
@@ -286,12 +320,14 @@ def settle(
             "ended_at": now,
             "outcome": outcome.state.value,
             "reply": str(outcome.reply or ""),
-            "reason": reason,
+            "reason": said(outcome),
         },
     )
-    for new in followups:
-        put_message(connection, new, None, ())
-    return replace(delivery, state=outcome.state, next_attempt_at=retry_at if waits else now, reason=reason)
+
+
+def said(outcome: Outcome) -> str:
+    """The reason of an outcome and its notes, as they are kept."""
+    return printable("; ".join([outcome.reason, *outcome.notes] if outcome.reason else outcome.notes), 2000)
 
 
 def give_up(

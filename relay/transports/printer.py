@@ -13,6 +13,7 @@ import contextlib
 from datetime import datetime
 
 from relay.config.printers import Printer
+from relay.config.profiles import Profile
 from relay.config.settings import Config
 from relay.errors import Interrupted, JobRefused, JobUnknown, PrintError, RenderError, RendererUnavailable
 from relay.maillog import MailLog
@@ -38,7 +39,7 @@ class PrinterTransport:
         self, printer: Printer, config: Config, store: Store, renderer: RenderPool, cups: CupsServer, maillog: MailLog
     ) -> None:
         self._printer = printer
-        self._profile = config.profile(printer.profile)
+        self._config = config
         self._poll = config.cups.poll
         self._shut_for = min(config.delivery_for(PRINT + printer.name).retry_first, LONGEST_WAIT)
         self._store = store
@@ -68,7 +69,8 @@ class PrinterTransport:
         """Nothing to let go of: the renderer and CUPS belong to all printers."""
 
     async def _print(self, delivery: Delivery, content: bytes) -> Outcome:
-        slip = await self._renderer.render(content, self._profile, self._occasion(delivery))
+        profile = self._profile(delivery)
+        slip = await self._renderer.render(content, profile, self._occasion(delivery))
         self._maillog.rendered(
             delivery.message.queue_id,
             delivery.number,
@@ -80,10 +82,18 @@ class PrinterTransport:
         name = f"slip-{delivery.message.queue_id}-{delivery.number}-{delivery.attempts}"
         job = PrintJob(name, self._printer.queue)
         delivery = await self._store.record_job(delivery, job)
-        return await self._create(delivery, job, slip)
+        return await self._create(delivery, job, slip, profile)
 
-    async def _create(self, delivery: Delivery, job: PrintJob, slip: Slip) -> Outcome:
-        options = job_options(self._profile, (slip.width_mm, slip.height_mm), slip.pages)
+    def _profile(self, delivery: Delivery) -> Profile:
+        """What lays the slip out: what a rule said, while the configuration has it, else the printer's own."""
+        if delivery.profile:
+            with contextlib.suppress(KeyError):
+                return self._config.profile(delivery.profile)
+        return self._config.profile(self._printer.profile)
+
+    async def _create(self, delivery: Delivery, job: PrintJob, slip: Slip, profile: Profile) -> Outcome:
+        # The copies are a rule's word; else what the profile says.
+        options = job_options(profile, (slip.width_mm, slip.height_mm), slip.pages, delivery.copies or None)
         try:
             job_id = await self._cups.create_job(job.queue, job.name, options)
         except JobUnknown:

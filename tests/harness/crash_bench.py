@@ -60,7 +60,10 @@ EXTRA: dict[str, Any] = {
         {"name": "doomed", "host": "127.0.0.1", "tls": "none", "backoff_longest": "1s",
          "retry": {"first": "0.5s", "longest": "30s", "warn_after": "1s", "expire_after": "4s"}},
     ],
-    "rules": [{"name": "doomed", "recipient": "tempfail*@*", "next_hop": "doomed"}],
+    "rules": [
+        {"name": "doomed", "recipient": "tempfail*@*", "next_hop": "doomed"},
+        {"name": "reads", "recipient": "a5@*", "letter_type": ["NoSuchLetter"], "hold": "nothing is held by it"},
+    ],
 }  # fmt: skip
 
 

@@ -60,6 +60,7 @@ VERBS = (
     "forget_job",
     "pending",
     "settle",
+    "sort",
     "put_off",
     "give_up",
     "warned",
@@ -91,6 +92,8 @@ CLIENT = (
     "250: sent",
 )
 PRINTING = (
+    "describe: before",
+    "describe: after",
     "render: before",
     "render: after",
     *(f"{name}: {when}" for name in QUESTIONS for when in ("before", "answered")),
@@ -377,6 +380,7 @@ def _around_clients(wires: Tripwires) -> None:
 
 
 def _around_printing(wires: Tripwires) -> None:
+    _around(wires, RenderPool, "describe", "describe: before", "describe: after")
     _around(wires, RenderPool, "render", "render: before", "render: after")
     for name in QUESTIONS:
         _around(wires, CupsServer, name, f"{name}: before", f"{name}: answered")

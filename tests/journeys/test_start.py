@@ -91,7 +91,7 @@ def test_check_finds_keys_and_certificates_that_don_t_work(institution: Institut
         "profiles[1].template ('own'): the template missing.html can't be used: there is no missing.html"
         in result.stderr
     )
-    assert "profiles[2].big.select ('codes'): 'p[' is not a CSS selector that is known here" in result.stderr
+    assert "profiles[2].big.select ('codes'): the selector 'p[' can't be used" in result.stderr
     assert "institutions[1].dkim[1].key_file ('demo'): the DKIM key" in result.stderr
     assert "listeners[1].tls_certificate ('relay'): the listener relay can't use the certificate" in result.stderr
     served = run(institution, tables)

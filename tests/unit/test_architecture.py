@@ -17,7 +17,7 @@ HOMES = {
     "nh3": ("relay.slips.",),
     "tinycss2": ("relay.slips.",),
     "tinyhtml5": ("relay.slips.tree.",),
-    "cssselect2": ("relay.slips.",),
+    "cssselect2": ("relay.slips.selectors.", "relay.slips.cascade."),
     "cffi": ("relay.slips.",),
     "zxingcpp": ("relay.slips.symbols.",),
     "pypdfium2": ("relay.slips.",),

@@ -127,7 +127,11 @@ CATALOGUE: list[tuple[str, Any, str]] = [
         [{"name": "r", "print": "nowhere"}],
         "relay.toml: rules[1].print ('r'): there is no printer 'nowhere' (there are: desk)",
     ),
-    ("rules", [{"name": "r"}], "a rule has exactly one of print, next_hop, hold and discard"),
+    (
+        "rules",
+        [{"name": "r"}],
+        "a rule has exactly one of print, next_hop, hold, discard and forward, or else copy_to, profile or copies",
+    ),
     ("rules", [{"name": "r", "next_hop": "mars"}], "there is no next hop 'mars'"),
     ("rules", [{"name": "R 1", "discard": True}], "a name is made of small letters"),
     ("delivery", {"retry_first": "soon"}, 'a duration is seconds, or a number with s, m, h or d, as in "30s"'),

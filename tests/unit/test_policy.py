@@ -85,6 +85,31 @@ def test_a_source_that_may_only_print_may_use_the_mailboxes_that_rules_print(mak
     policy.check_recipient(sources, parse_address("old@print.lib.example"))
 
 
+def test_a_rule_that_prints_some_letters_opens_no_way_out_for_the_others(make_config: Make) -> None:
+    conditions = ({"letter_type": ["*"]}, {"hours": "00:00-24:00"}, {"sender": "*@*"}, {"smaller_than": "1GiB"})
+    for condition in conditions:
+        rules = [{"name": "some", "recipient": "*", "print": "desk", **condition}]
+        policy = Policy(make_config(sources=[{**ALMA, "recipients": []}], rules=rules))
+        sources = policy.sources_at(make_config().listeners[0], "192.0.2.1")
+        reply = refused(lambda: policy.check_recipient(sources, parse_address("a@patron.example")))  # noqa: B023
+        assert reply.startswith("550 5.7.1 "), condition
+
+
+@pytest.mark.parametrize(
+    "action",
+    [{"forward": ["branch@lib.example"]}, {"hold": "look"}, {"discard": True}, {"copy_to": ["branch@lib.example"]}],
+)
+def test_a_source_that_may_only_print_may_use_its_mailboxes_whatever_rules_make_of_them(
+    make_config: Make, action: dict[str, object]
+) -> None:
+    rules = [{"name": "all", "recipient": "*", **action}]
+    policy = Policy(make_config(sources=[{**ALMA, "recipients": []}], rules=rules))
+    sources = policy.sources_at(make_config().listeners[0], "192.0.2.1")
+    policy.check_recipient(sources, parse_address("desk@print.lib.example"))
+    reply = refused(lambda: policy.check_recipient(sources, parse_address("a@patron.example")))
+    assert reply.startswith("550 5.7.1 ")
+
+
 def test_recipients_are_limited_by_pattern(make_config: Make) -> None:
     policy = Policy(make_config(sources=[{**ALMA, "recipients": ["*@lib.example"]}]))
     sources = policy.sources_at(make_config().listeners[0], "192.0.2.1")

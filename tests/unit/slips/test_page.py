@@ -241,7 +241,7 @@ def test_a_long_text_takes_two_lines_and_is_ended_in_time(renderer: Renderer) ->
 
 
 def test_a_selector_that_is_none_is_a_clear_refusal(renderer: Renderer) -> None:
-    with pytest.raises(RenderError, match=r"'p\[' is not a CSS selector"):
+    with pytest.raises(RenderError, match=r"the selector 'p\[' can't be used"):
         renderer.render(letter("<p>x</p>"), profile(big={"select": "p["}))
 
 
