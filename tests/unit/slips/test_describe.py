@@ -75,7 +75,8 @@ def test_a_letter_too_large_to_look_at_says_so(html: str) -> None:
 def test_attachments_are_named_by_their_type() -> None:
     message = (
         b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/html\r\n\r\n<p>x</p>\r\n"
-        b"--b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename=x.pdf\r\n\r\n%PDF-1.4\r\n--b--\r\n"
+        b"--b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename=x.pdf\r\n\r\n%PDF-1.4\r\n"
+        b"--b--\r\n"
     )
     assert describe(message, Wanted()).attachments == ("application/pdf",)
 
