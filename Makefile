@@ -4,10 +4,10 @@ PYTHON_IN_VENV := .venv/bin/python
 DIR ?= playground
 PORTS ?= 20250
 
-.PHONY: help setup demo test prove check unit format playground lock bench clean
+.PHONY: help setup demo test prove check unit format playground lock bench clean corpus-report
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
 setup:  ## install what is missing: Debian packages (as root or with sudo) and .venv
 	@.ci/setup
@@ -47,5 +47,8 @@ lock: setup  ## write the lock files anew, with the newest versions
 	.venv/bin/uv pip compile pyproject.toml --upgrade --group dev -c requirements.txt --universal --python-version 3.11 \
 		--generate-hashes --no-header --quiet -o requirements-dev.txt
 
+corpus-report: setup  ## Alma messages on A4, A5 and 80 mm, checked, with contact sheets to look at: [CORPUS=<folder>]
+	@$(PYTHON_IN_VENV) -m tests.harness.corpus_report $(if $(CORPUS),--corpus="$(CORPUS)")
+
 clean:  ## remove what the targets made
-	rm -rf .venv demo-output playground .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv demo-output corpus-report playground .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The rendering child: `python -m relay.slips.child PARENT MEMORY MAX_PAGES`.
+"""The rendering child: `python -m relay.slips.child PARENT MEMORY MAX_PAGES [FOLDER ...]`.
 
 Does: loads WeasyPrint and the fonts, renders a first slip of its own to be warm, gives up what it does not need
 (`relay.slips.sandbox`), and then answers requests on its standard streams, one at a time (`relay.slips.frames`).
@@ -14,7 +14,6 @@ import gc
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from relay.config.pictures import Pictures
@@ -22,7 +21,7 @@ from relay.config.profiles import BUILT_IN_PROFILES, Profile
 from relay.errors import RenderError
 from relay.slips import facts, frames, sandbox
 from relay.slips.describe import describe
-from relay.slips.page import is_own, slip_templates
+from relay.slips.page import slip_templates
 from relay.slips.render import Renderer
 
 _WARM_UP = """\
@@ -40,14 +39,16 @@ Content-Type: text/html; charset=utf-8
 def main() -> None:
     """Serve until the service closes our standard input."""
     parent, memory, max_pages = (int(argument) for argument in sys.argv[1:4])
+    own_files = sys.argv[4:]
     sandbox.die_with_parent(parent)
     sandbox.ignore_stop_signals()
     requests, answers = _own_streams()
-    logging.disable(logging.CRITICAL)  # WeasyPrint's log quotes the letter
+    logging.getLogger().addHandler(logging.NullHandler())  # else warnings, which quote the letter, go to stderr
     renderer = Renderer(max_pages)
     for profile in BUILT_IN_PROFILES:
         renderer.render(_WARM_UP, profile)
-    readable = [*sandbox.python_folders(), str(slip_templates().resolve()), os.path.dirname(os.path.dirname(__file__))]
+    package = os.path.dirname(os.path.dirname(__file__))
+    readable = [*sandbox.python_folders(), str(slip_templates().resolve()), package, *own_files]
     gc.collect()
     gc.freeze()
     _silence()
@@ -56,23 +57,19 @@ def main() -> None:
     while (request := frames.read(requests)) is not None:
         header, message = request
         _write(answers, frames.pack({"began": True}))
-        answer, body = _answer(renderer, header, message, readable)
+        answer, body = _answer(renderer, header, message)
         _write(answers, frames.pack(answer, body))
         if answer.get("died"):
             return
 
 
-def _answer(
-    renderer: Renderer, header: dict[str, Any], message: bytes, readable: list[str]
-) -> tuple[dict[str, Any], bytes]:
+def _answer(renderer: Renderer, header: dict[str, Any], message: bytes) -> tuple[dict[str, Any], bytes]:
     try:
         if "describe" in header:
             wanted = facts.wanted_from(header)
             return facts.answer(describe(message, wanted), wanted), b""
-        profile = _profile(header["profile"], readable)
+        profile = Profile.model_validate(header["profile"])
         pictures = Pictures.model_validate(header["pictures"])
-        if pictures.folder is not None and (folder := str(pictures.folder.resolve())) not in readable:
-            readable.append(folder)  # where the service keeps its copies of pictures
         slip = renderer.render(message, profile, frames.occasion_from(header["occasion"]), pictures)
     except MemoryError:
         return {"error": "the slip needs more memory than a renderer may have", "died": True}, b""
@@ -82,17 +79,6 @@ def _answer(
         # The text of the error may quote the letter, its name does not.
         return {"error": f"the renderer failed on this letter ({type(error).__name__})", "died": True}, b""
     return frames.slip_header(slip), slip.pdf
-
-
-def _profile(header: dict[str, Any], readable: list[str]) -> Profile:
-    """The profile of a request, with the operator's own files made readable: the configuration names them."""
-    own = [header["stylesheet"]] if header.get("stylesheet") else []
-    own += [str(Path(header["template"]).parent)] if is_own(header["template"]) else []
-    for path in own:
-        real = os.path.realpath(path)
-        if real not in readable:
-            readable.append(real)
-    return Profile.model_validate(header)
 
 
 def _own_streams() -> tuple[BinaryIO, BinaryIO]:

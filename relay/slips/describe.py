@@ -12,6 +12,7 @@ from email.message import Message
 
 from relay.errors import RenderError
 from relay.slips.facts import Facts, LetterType, Wanted
+from relay.slips.headers import BoundedMessage
 from relay.slips.letter_type import by_subject, letter_type, marker
 from relay.slips.outline import file_name, outline, squeezed
 from relay.slips.parts import read_letter
@@ -54,7 +55,7 @@ def _described(message: bytes, wanted: Wanted, subject: str) -> Facts:
 def _envelope(message: bytes) -> tuple[str, tuple[str, ...]]:
     """Subject, and the types that attached files are said to be; as far as they can be read."""
     try:
-        root = message_from_bytes(message, policy=policy.compat32)
+        root = message_from_bytes(message, BoundedMessage, policy=policy.compat32)
         return _subject(root), _attachments(root)
     except (Exception, RecursionError):  # the email package raises nearly anything on hostile headers
         return "", ()

@@ -25,6 +25,9 @@ from relay.slips.slip import Barcodes, Occasion, Slip
 _LENGTHS = struct.Struct("!II")
 MAX_HEADER = 1024 * 1024
 MAX_BODY = 512 * 1024 * 1024
+MAX_PAGES = 1000
+LONGEST_MM = 6000.0
+"""No paper is longer: PDF itself ends at 5,080 mm."""
 
 
 def pack(header: dict[str, Any], body: bytes = b"") -> bytes:
@@ -67,17 +70,26 @@ def slip_from(header: dict[str, Any], pdf: bytes) -> Slip:
     if not pdf.startswith(b"%PDF-"):
         raise ValueError("the answer is not a PDF")
     notes = tuple(str(note)[:300] for note in header["notes"][:50])
-    failed = tuple(str(reason)[:200] for reason in header["barcodes"]["failed"][:200])
+    pages, failed = header["pages"], header["barcodes"]["failed"][:200]
+    if not isinstance(pages, int) or not 1 <= pages <= MAX_PAGES:
+        raise ValueError("the answer has an impossible number of pages")
     return Slip(
         pdf,
-        int(header["pages"]),
-        float(header["width_mm"]),
-        float(header["height_mm"]),
+        pages,
+        _length(header["width_mm"]),
+        _length(header["height_mm"]),
         notes,
         int(header["missing_glyphs"]),
-        Barcodes(int(header["barcodes"]["good"]), failed),
+        Barcodes(int(header["barcodes"]["good"]), tuple(str(reason)[:200] for reason in failed)),
         tuple(str(url)[:1000] for url in header["wanted"][:20]),
     )
+
+
+def _length(value: Any) -> float:
+    # NaN and infinity are numbers to JSON as Python reads it, and would go on to CUPS as the size of the paper.
+    if not isinstance(value, int | float) or not 1 <= value <= LONGEST_MM:
+        raise ValueError("the answer has an impossible size")
+    return float(value)
 
 
 def occasion_header(occasion: Occasion) -> dict[str, str | None]:
@@ -104,7 +116,7 @@ def occasion_from(header: dict[str, str | None]) -> Occasion:
 
 
 def _header(words: bytes) -> dict[str, Any]:
-    header = json.loads(words)
+    header = json.loads(words)  # RecursionError on brackets in brackets
     if not isinstance(header, dict):
         raise ValueError("the header of a frame is an object")
     return header

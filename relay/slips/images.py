@@ -4,7 +4,8 @@ Does: resolves the references of one letter (`cid:NAME`, a bare file name, a rel
 `data:` URL) to its own pictures, or an allowed URL to its copy; finds the real type by looking; gives each a URL that
 no other slip ever has.
 Promises: `Album.url_for` always answers with a URL that `Album.served` holds. Nothing is fetched, ever.
-Refuses: what Pillow can't read as one of FORMATS (so no SVG), and more than MAX_PIXELS: placeholder and note.
+Refuses: what Pillow can't read as one of FORMATS (so no SVG), more than MAX_PIXELS, and all that follow when there
+have been MAX_PIXELS_IN_ALL: placeholder and note.
 Known limits: a picture says its size by one resolution, the horizontal one; resolutions under 96 dpi, which editors
 write without meaning them, and over 1200 are taken as the 96 of CSS.
 """
@@ -27,6 +28,7 @@ from relay.slips.parts import Picture
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 25_000_000
+MAX_PIXELS_IN_ALL = 50_000_000
 MAX_SEARCHED = 8_000_000
 """Pixels of one letter that are searched for barcodes; noise takes a second for five million."""
 MAX_NOTES = 20
@@ -48,6 +50,7 @@ class Drawable:
     barcode: Barcode | None = None
     looks_like_a_barcode: bool = False
     searched: int = 0
+    pixels: int = 0
 
 
 def decode(content: bytes, *, most: int = symbols.MAX_PIXELS) -> Drawable | None:
@@ -63,8 +66,8 @@ def decode(content: bytes, *, most: int = symbols.MAX_PIXELS) -> Drawable | None
             picture.load()
             crisp = picture.mode == "1" or (kind not in ("JPEG", "MPO") and picture.getcolors(2) is not None)
             is_fit = kind in ("PNG", "JPEG", "MPO") and picture.mode in ("L", "RGB", "RGBA", "CMYK")
-            drawable = Drawable(content if is_fit and not _has_key(picture) else _as_png(picture), dpi, crisp)
-            return _searched(drawable, picture, most)
+            png = content if is_fit and not _has_key(picture) else _as_png(picture)
+            return _searched(Drawable(png, dpi, crisp, pixels=picture.width * picture.height), picture, most)
     except (Exception, Image.DecompressionBombError):  # Pillow raises nearly anything on broken files
         return None
 
@@ -111,6 +114,7 @@ class Album:
         "_by_location",
         "_by_name",
         "_copies",
+        "_pixels",
         "_searched",
         "_shown",
         "_urls",
@@ -122,7 +126,7 @@ class Album:
     def __init__(self, pictures: tuple[Picture, ...], token: str, copies: Copies | None = None) -> None:
         self.prefix = f"slip:///{token}/"
         self._urls: dict[str, str] = {}
-        self._searched = 0
+        self._searched = self._pixels = 0
         self._shown: list[Picture] = []
         self._copies = copies or Copies()
         self.drawables: dict[str, Drawable] = {}
@@ -189,11 +193,15 @@ class Album:
                 else f"The image {shown} is not in the message."
             )
             return _placeholder()
+        if self._pixels > MAX_PIXELS_IN_ALL:
+            self._note("The letter has too many large pictures; some were left out.")
+            return _placeholder()
         drawable = decode(content, most=MAX_SEARCHED - self._searched)
         if drawable is None:
             self._note(f"The image {shown} can't be read as a picture.")
             return _placeholder()
         self._searched += drawable.searched
+        self._pixels += drawable.pixels
         return drawable
 
     def _find(self, reference: str) -> Picture | None:

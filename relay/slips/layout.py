@@ -3,13 +3,15 @@
 Does: lays out one page of HTML at a time; keeps what is costly to build (fonts, fetcher, style sheets) from slip to
 slip; enlarges text that would come out too small to read; says how far the ink of each page goes.
 Promises: nothing is loaded but the pictures that it was given.
-Known limits: no guard against time and memory of its own: that is why it runs in `child`, under `sandbox`.
+Refuses: to go on at the page after the last one that it may lay out (TooManyPages).
+Known limits: no other guard against time and memory of its own: that is why it runs in `child`, under `sandbox`.
 
 Another engine would replace this module and `extent`, and nothing else.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +32,26 @@ PX_PER_MM = 96 / 25.4
 PX_PER_PT = 96 / 72
 
 _ADJUST = "relay_adjust"
+
+
+class TooManyPages(Exception):
+    """The letter goes on after the last page that was allowed."""
+
+
+class _PageLimit(logging.Filter):
+    """Ends the layout at a page: WeasyPrint lays out all that there are, and tells its log of progress of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 1
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Never into any log."""
+        if "Page" in record.msg and isinstance(record.args, tuple) and record.args:
+            page = record.args[0]
+            if isinstance(page, int) and page > self.most:
+                raise TooManyPages
+        return False
 
 
 class PictureFetcher(URLFetcher):  # type: ignore[misc]  # WeasyPrint has no types
@@ -158,6 +180,7 @@ class Engine:
         self._fonts = FontConfiguration()
         self._coverage = Fonts()
         self._fetcher = PictureFetcher()
+        self._limit = _page_limit()
         names = ("fit.css", "roll.css", "loose.css", "tight.css")
         self._fit, self._roll, self._loose, self._tight = map(self._stylesheet, names)
 
@@ -165,12 +188,13 @@ class Engine:
         """From now on the letter may load these pictures, by their URLs, and no others."""
         self._fetcher.serve(pictures)
 
-    def lay_out(self, html: str, page: Page, css: str = "", least_pt: float = 0.0) -> Sheets:
+    def lay_out(self, html: str, page: Page, most: int, css: str = "", least_pt: float = 0.0) -> Sheets:
         """The pages of a whole HTML page, with no text that comes out smaller than `least_pt` on paper; `!important`
         in `css` wins over the letter.
 
-        Raises RecursionError when its elements are nested too deeply.
+        Raises TooManyPages when there are more than `most`, RecursionError when its elements are nested too deeply.
         """
+        self._limit.most = most
         stylesheets = [self._fit]
         stylesheets += [self._roll] if page.is_roll else []
         stylesheets += [self._loose, self._tight][: page.squeeze]
@@ -187,3 +211,14 @@ class Engine:
     def _stylesheet(self, name: str) -> CSS:
         css = (slip_templates() / name).read_text(encoding="utf-8")
         return CSS(string=css, font_config=self._fonts, url_fetcher=self._fetcher)
+
+
+def _page_limit() -> _PageLimit:
+    """The one limit of this process, on WeasyPrint's log of progress."""
+    progress = logging.getLogger("weasyprint.progress")
+    progress.setLevel(logging.INFO)
+    found = [each for each in progress.filters if isinstance(each, _PageLimit)]
+    if not found:
+        found = [_PageLimit()]
+        progress.addFilter(found[0])
+    return found[0]

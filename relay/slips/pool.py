@@ -46,12 +46,15 @@ class _Lost(Exception):
 
 
 class _Child:
-    """One rendering process. `sandbox` lists what it could give up, once it is ready."""
+    """One rendering process. It may read the operator's files in `folders`; `sandbox` lists what it gave up, once it is
+    ready.
+    """
 
-    __slots__ = ("process", "sandbox", "slips", "successor")
+    __slots__ = ("folders", "process", "sandbox", "slips", "successor")
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, folders: frozenset[str]) -> None:
         self.process = process
+        self.folders = folders
         self.slips = 0
         self.sandbox: tuple[str, ...] = ()
         self.successor: asyncio.Task[_Child] | None = None
@@ -104,6 +107,7 @@ class RenderPool:
         self._free: asyncio.Queue[asyncio.Task[_Child]] = asyncio.Queue()
         self._processes: set[_Child] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._folders: frozenset[str] = frozenset()
         self._stopping = False
 
     async def start(self) -> None:
@@ -118,7 +122,7 @@ class RenderPool:
             "occasion": frames.occasion_header(occasion or Occasion()),
             "pictures": self._pictures.model_dump(mode="json"),
         }
-        slip = await self._ask(request, message, frames.slip_from)
+        slip = await self._ask(request, message, frames.slip_from, _own_folders(profile, self._pictures))
         if slip.wanted and self._want is not None:
             self._want(slip.wanted)
         return slip
@@ -127,7 +131,13 @@ class RenderPool:
         """What the rules want to know of the letter of a message. Raises as `render` does."""
         return await self._ask(facts.question(wanted), message, lambda header, _: facts.facts_from(header, wanted))
 
-    async def _ask(self, request: dict[str, Any], message: bytes, read: Callable[[dict[str, Any], bytes], T]) -> T:
+    async def _ask(
+        self,
+        request: dict[str, Any],
+        message: bytes,
+        read: Callable[[dict[str, Any], bytes], T],
+        needed: frozenset[str] = frozenset(),
+    ) -> T:
         task = asyncio.current_task()
         assert task is not None
         if self._stopping:
@@ -136,7 +146,7 @@ class RenderPool:
         try:
             for _ in range(START_TRIES):
                 with contextlib.suppress(_Lost):
-                    return await self._ask_once(request, message, read)
+                    return await self._ask_once(request, message, read, needed)
             raise RendererUnavailable("the rendering process does not start on this machine; see the service's log")
         finally:
             self._tasks.discard(task)
@@ -156,10 +166,22 @@ class RenderPool:
         await asyncio.gather(*self._others(), return_exceptions=True)
         self._processes.clear()
 
-    async def _ask_once(self, request: dict[str, Any], message: bytes, read: Callable[[dict[str, Any], bytes], T]) -> T:
+    async def _ask_once(
+        self,
+        request: dict[str, Any],
+        message: bytes,
+        read: Callable[[dict[str, Any], bytes], T],
+        needed: frozenset[str],
+    ) -> T:
+        self._folders |= needed
         seat = await self._free.get()
         try:
             child = await asyncio.shield(seat)
+            if not needed <= child.folders:  # a child can't be given more than it started with
+                seat, outgrown = self._launch(), child
+                self._retire(outgrown)
+                child = await asyncio.shield(seat)
+                child.successor = outgrown.successor
         except asyncio.CancelledError:
             self._give_back(seat)
             raise
@@ -178,7 +200,7 @@ class RenderPool:
         except TimeoutError:
             self._replace(child)
             raise RendererDied(f"the slip took longer than {self._settings.timeout:g} s to render") from None
-        except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
+        except (EOFError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             self._replace(child)
             raise RendererDied("the rendering process ended in the middle of the slip") from error
         except BaseException:  # _Lost, or we were cancelled: an answer may still be on its way, so not this child again
@@ -256,14 +278,25 @@ class RenderPool:
             str(os.getpid()),
             str(int(settings.memory)),
             str(settings.max_pages),
+            *sorted(self._folders),
             stdin=PIPE,
             stdout=PIPE,
             stderr=None,  # until it is warm, so that a missing library is seen in the log; then it is silent
             env=_environment(),
         )
-        child = _Child(process)
+        child = _Child(process, self._folders)
         self._processes.add(child)
         return child
+
+
+def _own_folders(profile: Profile, pictures: Pictures) -> frozenset[str]:
+    """Where the operator's template and style sheet lie, and the copies of pictures, once there are any."""
+    files = [Path(profile.template)] if "/" in profile.template else []
+    files += [profile.stylesheet] if profile.stylesheet is not None else []
+    found = {str(folder) for file in files for folder in (file.parent.resolve(), file.resolve().parent)}
+    if pictures.folder is not None and pictures.folder.is_dir():
+        found.add(str(pictures.folder.resolve()))
+    return frozenset(found)
 
 
 def _environment() -> dict[str, str]:

@@ -26,7 +26,7 @@ from relay.slips.barcodes import Arrangement, BarcodesOfLetter, notes_on
 from relay.slips.copies import Copies
 from relay.slips.fit import Fitted, Fitting
 from relay.slips.images import Album
-from relay.slips.layout import PX_PER_MM, Engine, Sheets
+from relay.slips.layout import PX_PER_MM, Engine, Sheets, TooManyPages
 from relay.slips.page import LONGEST_ROLL_MM, Attached, AttachedSheet, Page, compose, environment
 from relay.slips.parts import Letter, read_letter
 from relay.slips.sanitize import SafeLetter, sanitize
@@ -123,10 +123,12 @@ class Renderer:
         )
         if attached.sheets and attached.sheets[0].url not in html:
             raise RenderError(f"the template {profile.template} has no block `attachments`, and the message has some")
-        sheets = self._engine.lay_out(html, page, arrangement.stylesheet(page.scale), profile.min_font_size_pt)
-        if sheets.pages > (1 if page.is_roll else self._max_pages):
+        most, kept = 1 if page.is_roll else self._max_pages, arrangement.stylesheet(page.scale)
+        try:
+            sheets = self._engine.lay_out(html, page, most, kept, profile.min_font_size_pt)
+        except TooManyPages as error:
             limit = f"{LONGEST_ROLL_MM / 1000:g} m of paper" if page.is_roll else f"{self._max_pages} pages"
-            raise RenderError(f"the slip would take more than {limit}")
+            raise RenderError(f"the slip would take more than {limit}") from error
         if all(extent.is_blank for extent in sheets.extents()):
             raise RenderError("nothing of the letter can be seen: the paper would stay blank")
         return sheets

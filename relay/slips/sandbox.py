@@ -1,14 +1,14 @@
 """What the rendering child gives up before it sees any mail.
 
 Does, in this order: dies with its parent; limits itself (memory, files, no core, nothing written to disk); leaves the
-network by a namespace of its own where the kernel lets it; drops root's capabilities but reading; forbids itself, by a
-seccomp filter, sockets and new programs; and refuses the same, and opening files outside the `readable` folders, in
-Python by an audit hook.
+network by a namespace of its own where the kernel lets it; drops root's capabilities but reading; leaves all files
+but the `readable` places (`landlock`) and all system calls that a renderer does not need (`seccomp`); and refuses
+the same in Python by an audit hook.
 Promises: each step that the machine refuses is left out quietly and missing from what `enter` answers. The audit hook
-always works; it sees Python's own calls only, seccomp sees the C libraries' too.
+always works; it sees Python's own calls only, the two before it see the C libraries' too.
 Refuses: nothing by CPU time: a child lives for many slips, and the service kills it by the clock.
-Known limits: C libraries (fontconfig, Pango) may still read what the user may read; the seccomp filter knows x86-64
-and 64-bit ARM. The user stays the same: fonts, templates and modules are read when they are needed.
+Known limits: on a kernel without Landlock, C libraries may still read what the user may read. The user stays the same:
+fonts, templates and modules are read when they are needed.
 """
 
 from __future__ import annotations
@@ -17,25 +17,21 @@ import contextlib
 import ctypes
 import errno
 import os
-import platform
 import resource
 import signal
 import struct
 import sys
-from collections.abc import Callable, Sequence
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
 
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
-_SECCOMP_MODE_FILTER = 2
+from relay.slips import landlock, seccomp
+
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _CAP_DAC_READ_SEARCH = 1 << 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _OPEN_FILES = 64
 
-# AUDIT_ARCH of <linux/audit.h>, then: socket, socketpair, execve, execveat, ptrace, io_uring_setup
-_SYSCALLS = {
-    "x86_64": (0xC000003E, (41, 53, 59, 322, 101, 425)),
-    "aarch64": (0xC00000B7, (198, 199, 221, 281, 117, 425)),
-}
 _REFUSED_EVENTS = (
     "socket.",
     "subprocess.",
@@ -80,16 +76,14 @@ def ignore_stop_signals() -> None:
 
 
 def enter(memory: int, readable: Sequence[str]) -> tuple[str, ...]:
-    """Give everything up. Answers the names of the steps that this machine allowed.
-
-    `readable` is looked at on each opening, so its owner may add a folder later.
-    """
+    """Give everything up. Answers the names of the steps that this machine allowed."""
     steps: dict[str, Callable[[], None]] = {
         "limits": lambda: _limit(memory),
         "network": _leave_network,
         "capabilities": _drop_capabilities,
         "privileges": lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1),
-        "seccomp": _filter_syscalls,
+        "files": lambda: landlock.leave_files([*readable, *landlock.SYSTEM, *landlock.font_places()]),
+        "seccomp": seccomp.refuse_system_calls,
     }
     done = []
     for name, step in steps.items():
@@ -101,9 +95,13 @@ def enter(memory: int, readable: Sequence[str]) -> tuple[str, ...]:
 
 
 def python_folders() -> list[str]:
-    """Where Python and its packages live: modules are loaded late."""
-    folders = {sys.prefix, sys.base_prefix, sys.exec_prefix, *(path for path in sys.path if path)}
-    return sorted(os.path.realpath(folder) for folder in folders)
+    """Where Python and its packages live: modules are loaded late. Not what else PYTHONPATH and the like name."""
+    return sorted({os.path.realpath(folder) for folder in _python_folders()})
+
+
+def _python_folders() -> Iterator[str]:
+    yield from (sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values())
+    yield from (path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages"))
 
 
 def _limit(memory: int) -> None:
@@ -132,28 +130,6 @@ def _drop_capabilities() -> None:
     sets = struct.pack("=6I", kept, kept, 0, 0, 0, 0)  # effective, permitted, inheritable: low words, then high
     if libc.capset(header, sets) != 0:
         raise OSError(ctypes.get_errno(), "capset")
-
-
-def _filter_syscalls() -> None:
-    """A seccomp filter (classic BPF, see seccomp(2)): EPERM for the calls above, and for other architectures'."""
-    arch, refused = _SYSCALLS.get(platform.machine(), (0, ()))
-    if not refused:
-        raise OSError(errno.ENOSYS, "no filter for this machine")
-    load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
-    deny, allow = 0x00050000 | errno.EPERM, 0x7FFF0000
-    count = len(refused)
-    # Jumps count the instructions to skip; `deny` is the last one. Offset 4 is the architecture, 0 the call's number,
-    # and numbers from 0x40000000 are the x32 calls of x86-64.
-    program = [(load, 0, 0, 4), (equal, 0, count + 3, arch), (load, 0, 0, 0), (at_least, count + 1, 0, 0x40000000)]
-    program += [(equal, count - index, 0, number) for index, number in enumerate(refused)]
-    program += [(answer, 0, 0, allow), (answer, 0, 0, deny)]
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(Program(len(program), ctypes.addressof(buffer))))
 
 
 def _prctl(option: int, *arguments: object) -> None:

@@ -23,8 +23,9 @@ import nh3
 from relay.errors import RenderError
 from relay.slips.stylesheet import clean_declarations, clean_stylesheet
 
-MAX_TAGS = 50_000
+MAX_TAGS = 25_000
 MAX_DEPTH = 100
+MAX_TAIL = 10_000
 
 TAGS = frozenset(
     """a abbr address article aside b bdi bdo big blockquote br caption center cite code col colgroup dd del dfn div dl
@@ -59,6 +60,8 @@ _UNNESTED = frozenset(
     "area base br col embed hr img input link meta param source track wbr p li dt dd td th tr".split()  # noqa: SIM905
 )
 _LENGTH = re.compile(r"\s*\d{1,5}(?:\.\d{1,4})?\s*(?:%|px)?\s*", re.IGNORECASE)
+_LONG_TEXT = re.compile(r"<[^>]*>|[^<]{1000,}")
+_PIECE = re.compile(r"(?>&[^;\s]{1,12};|[\s\S]){1,400}(?:(?>&[^;\s]{1,12};|[\s\S]){0,100}?(?=\s)|)")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8}){0,3}")
 _RTL = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
 _LTR = re.compile("[A-Za-z\u00c0-\u02af\u0370-\u058f\u0e00-\u0fff\u3040-\u9fff\uac00-\ud7af]")
@@ -83,7 +86,8 @@ def sanitize(html: str, url_for: Callable[[str], str]) -> SafeLetter:
     """The safe letter in this HTML; `url_for` answers an image reference with a URL of ours."""
     surroundings = _Surroundings()
     surroundings.feed(html)
-    surroundings.close()
+    if len(surroundings.rawdata) <= MAX_TAIL:  # what was opened and not closed; html.parser takes its square in time
+        surroundings.close()
     body = surroundings.attributes.get("body", {})
     root = surroundings.attributes.get("html", {})
     styles: dict[str, str] = {}  # the same few styles stand on hundreds of cells
@@ -99,16 +103,19 @@ def sanitize(html: str, url_for: Callable[[str], str]) -> SafeLetter:
 
     lang = body.get("lang") or root.get("lang") or ""
     declared = (body.get("dir") or root.get("dir") or "").strip().lower()
+    clean = nh3.clean(
+        html,
+        tags=TAGS,
+        clean_content_tags=EMPTIED,
+        attributes=ATTRIBUTES,
+        attribute_filter=filtered,
+        url_schemes=_SCHEMES,
+        link_rel=None,
+    )
+    if clean.count("<") > 2 * MAX_TAGS:  # HTML has ways to make elements without a tag: a stray </p> is one
+        raise RenderError(f"the letter has more than {MAX_TAGS} elements")
     return SafeLetter(
-        body=nh3.clean(
-            html,
-            tags=TAGS,
-            clean_content_tags=EMPTIED,
-            attributes=ATTRIBUTES,
-            attribute_filter=filtered,
-            url_schemes=_SCHEMES,
-            link_rel=None,
-        ),
+        body=_breakable(clean),
         css="\n".join(clean_stylesheet(css) for css in surroundings.styles),
         style=clean_declarations(_body_style(body)),
         body_id=body.get("id", ""),
@@ -117,6 +124,19 @@ def sanitize(html: str, url_for: Callable[[str], str]) -> SafeLetter:
         direction=_direction(declared, surroundings.text),
         says_direction=declared in ("ltr", "rtl"),
     )
+
+
+def _breakable(body: str) -> str:
+    """With a place to break (`<wbr>`) in long texts, at a space where there is one.
+
+    For each line WeasyPrint may lay out the rest of the text up to the next tag: without this, a word of 100 KB takes
+    minutes.
+    """
+
+    def broken(found: re.Match[str]) -> str:
+        return found[0] if found[0][0] == "<" else "<wbr>".join(_PIECE.findall(found[0]))
+
+    return _LONG_TEXT.sub(broken, body)
 
 
 def _is_sane(name: str, value: str) -> bool:

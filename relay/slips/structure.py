@@ -21,6 +21,7 @@ from email.utils import collapse_rfc2231_value
 
 from relay.errors import RenderError
 from relay.slips import rtf, sniff
+from relay.slips.headers import BoundedMessage
 from relay.slips.smime import Encrypted, signed_content
 from relay.slips.tnef import read_tnef
 from relay.slips.transfer import decoded, uuencoded
@@ -75,7 +76,7 @@ class _Reader:
     def read(self, message: bytes, depth: int) -> Part:
         if match := _STARTS_LATE.match(message[:200]):
             message = message[match.end() :]
-        return self._part(message_from_bytes(message, policy=policy.compat32), depth)
+        return self._part(message_from_bytes(message, BoundedMessage, policy=policy.compat32), depth)
 
     def _part(self, message: Message, depth: int) -> Part:
         self._count(depth)
@@ -129,7 +130,7 @@ class _Reader:
             return self._unpacked(Part("text/plain", content=content), depth)
         self._note("The message does not say where its parts begin; that was guessed.")
         head = b'Content-Type: %s; boundary="%s"\r\n\r\n' % (kind.encode("ascii", "replace"), match[1])
-        found = message_from_bytes(head + content, policy=policy.compat32)
+        found = message_from_bytes(head + content, BoundedMessage, policy=policy.compat32)
         if not isinstance(found.get_payload(), list):
             return Part("text/plain", content=content)
         return self._part(found, depth + 1)

@@ -3,7 +3,9 @@
 Does: parses style sheets and style attributes with tinycss2 and writes out again what it knows to be harmless.
 Promises: what comes out loads nothing (no `url()`, `@import`, `@font-face`), can't leave a `<style>` element, does not
 change the page (`@page`, `position: fixed`, running elements), and is never an exception.
-Refuses: every property not on PROPERTIES or under PREFIXES, and every function not on FUNCTIONS.
+Numbers over LARGEST, of whatever unit, become LARGEST.
+Refuses: every property not on PROPERTIES or under PREFIXES, every function not on FUNCTIONS, selectors and values that
+are longer or deeper than people write them, and grids of more than MOST_TRACKS: what takes WeasyPrint minutes.
 Known limits: nested rules, `@supports`, `@layer` and custom properties are dropped; `@media` stays, WeasyPrint decides.
 """
 
@@ -17,6 +19,11 @@ from tinycss2.ast import AtRule, Declaration, FunctionBlock, Node, QualifiedRule
 MAX_CSS = 256 * 1024
 MAX_RULES = 2000
 MEDIA_DEPTH = 3
+MAX_TOKENS = 400
+MAX_STRING = 1000
+MAX_DEPTH = 12
+MOST_TRACKS = 500
+LARGEST = 20_000
 
 PROPERTIES = frozenset(
     """align-content align-items align-self border bottom box-decoration-break box-sizing break-after break-before
@@ -33,7 +40,7 @@ PREFIXES = ("border-", "font-", "grid-", "margin", "padding", "text-")
 FUNCTIONS = frozenset(
     """attr calc clamp counter counters device-cmyk fit-content hsl hsla hwb lab lch matrix max min minmax oklab oklch
     repeat rgb rgba rotate scale scalex scaley skew skewx skewy translate translatex translatey color linear-gradient
-    radial-gradient repeating-linear-gradient repeating-radial-gradient""".split()  # noqa: SIM905 - so many words read better without quotes
+    radial-gradient""".split()  # noqa: SIM905 - so many words read better without quotes
 )
 
 
@@ -68,7 +75,7 @@ def _rules(rules: Iterable[Node], depth: int) -> Iterable[str]:
 
 def _declarations(nodes: Sequence[Node]) -> str:
     return "; ".join(
-        f"{node.lower_name}: {tinycss2.serialize(node.value).strip()}{' !important' if node.important else ''}"
+        f"{node.lower_name}: {_value(node.value)}{' !important' if node.important else ''}"
         for node in nodes
         if isinstance(node, Declaration) and _is_allowed(node)
     )
@@ -82,7 +89,20 @@ def _is_allowed(node: Declaration) -> bool:
         return False
     if name == "float" and not _words(node.value) <= {"left", "right", "none"}:
         return False
+    if name.startswith("grid") and not _has_few_tracks(node.value):
+        return False
     return _is_harmless(node.value)
+
+
+def _value(tokens: Sequence[Node]) -> str:
+    """As it was, with no number over LARGEST: WeasyPrint and Pango count in 32 bits, and fail where those end."""
+    waiting = list(tokens)
+    while waiting:
+        token = waiting.pop()
+        if token.type in ("number", "percentage", "dimension") and not abs(token.value) <= LARGEST:
+            token.representation = f"{'-' if token.value < 0 else ''}{LARGEST}"
+        waiting.extend(_inside(token))
+    return str(tinycss2.serialize(tokens).strip())
 
 
 def _words(tokens: Iterable[Node]) -> set[str]:
@@ -94,20 +114,49 @@ def _words(tokens: Iterable[Node]) -> set[str]:
 
 
 def _is_harmless(tokens: Iterable[Node]) -> bool:
-    """No token that loads, breaks out, or could not be parsed, at any depth."""
+    """No token that loads, breaks out, or could not be parsed, at any depth; and not too many of them."""
+    waiting = [(token, 1) for token in tokens]
+    seen = 0
+    while waiting:
+        token, depth = waiting.pop()
+        seen += token.type not in ("whitespace", "comment")
+        if seen > MAX_TOKENS or depth > MAX_DEPTH or token.type in ("url", "error", "at-keyword", "{} block"):
+            return False
+        if token.type == "string" and len(token.value) > MAX_STRING:
+            return False
+        if token.type == "ident" and depth > 1 and token.lower_value.lstrip("-") in ("infinity", "nan"):
+            return False
+        if isinstance(token, FunctionBlock) and not _is_known(token):
+            return False
+        waiting.extend((inner, depth + 1) for inner in _inside(token))
+    return True
+
+
+def _is_known(function: FunctionBlock) -> bool:
+    if function.lower_name == "attr":  # `attr(x url)` loads by definition, and fails in WeasyPrint
+        return _names_an_attribute(function.arguments)
+    # Selectors have functions as well; none of them loads.
+    return function.lower_name in FUNCTIONS or function.lower_name in _SELECTORS
+
+
+def _has_few_tracks(tokens: Iterable[Node]) -> bool:
     waiting = list(tokens)
     while waiting:
         token = waiting.pop()
-        if token.type in ("url", "error", "at-keyword", "{} block"):
+        if token.type == "number" and abs(token.value) > MOST_TRACKS:
             return False
-        if isinstance(token, FunctionBlock):
-            # Selectors have functions as well; none of them loads.
-            if token.lower_name not in FUNCTIONS and token.lower_name not in _SELECTORS:
-                return False
-            waiting.extend(token.arguments)
-        elif token.type in ("() block", "[] block"):
-            waiting.extend(token.content)
+        waiting.extend(_inside(token))
     return True
+
+
+def _inside(token: Node) -> Sequence[Node]:
+    if isinstance(token, FunctionBlock):
+        return token.arguments  # type: ignore[no-any-return]
+    return token.content if token.type in ("() block", "[] block") else ()
+
+
+def _names_an_attribute(tokens: Iterable[Node]) -> bool:
+    return [token.type for token in tokens if token.type not in ("whitespace", "comment")] == ["ident"]
 
 
 _SELECTORS = frozenset(("not", "is", "where", "nth-child", "nth-last-child", "nth-of-type", "nth-last-of-type", "lang"))

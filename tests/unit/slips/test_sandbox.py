@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 _TRY = """
-import ctypes, json, os, resource, socket, subprocess, sys, urllib.request
+import ctypes, json, os, resource, signal, socket, subprocess, sys, threading, urllib.request
 from relay.slips import sandbox
 readable = [*sandbox.python_folders(), {folder!r}]
 steps = sandbox.enter({memory}, readable)
@@ -35,6 +35,17 @@ found = dict(
     allowed=attempt(lambda: open({folder!r} + "/page").read()),
     module=attempt(lambda: __import__("wave").__name__),
     c_socket=libc.socket(2, 1, 0),
+    c_passwd=libc.open(b"/etc/passwd", 0),
+    c_secret=libc.open({folder!r}.encode() + b"/../secret", 0),
+    c_allowed=libc.open({folder!r}.encode() + b"/page", 0) > 0,
+    c_write=libc.open({folder!r}.encode() + b"/page", os.O_WRONLY),
+    c_create=libc.open({folder!r}.encode() + b"/new", os.O_CREAT | os.O_RDONLY, 0o600),
+    c_unlink=libc.unlink({folder!r}.encode() + b"/page"),
+    c_rename=libc.rename({folder!r}.encode() + b"/page", {folder!r}.encode() + b"/other"),
+    c_kill=libc.kill(os.getppid(), 0),
+    c_fork=libc.fork(),
+    c_limit=libc.prlimit(os.getppid(), resource.RLIMIT_NOFILE, None, ctypes.create_string_buffer(16)),
+    thread=attempt(lambda: [(t := threading.Thread(target=list)).start(), t.join()][1]),
     c_exec=libc.execv(b"/bin/true", (ctypes.c_char_p * 2)(b"true", None)),
     memory=attempt(lambda: len(bytearray(2 * {memory}))),
 )
@@ -72,6 +83,23 @@ def test_c_libraries_are_refused_too(found: dict[str, object]) -> None:
     if "seccomp" not in str(found["steps"]):
         pytest.skip("this machine has no seccomp filters")
     assert (found["c_socket"], found["c_exec"]) == (-1, -1)
+
+
+CALLS = ("write", "create", "unlink", "rename", "kill", "fork", "limit")
+
+
+@pytest.mark.parametrize("what", CALLS)
+def test_c_libraries_change_nothing_and_reach_nobody(found: dict[str, object], what: str) -> None:
+    if "seccomp" not in str(found["steps"]):
+        pytest.skip("this machine has no seccomp filters")
+    assert found[f"c_{what}"] == -1
+    assert found["thread"] is None, "threads still work"
+
+
+def test_c_libraries_read_only_what_they_may(found: dict[str, object]) -> None:
+    if "files" not in str(found["steps"]):
+        pytest.skip("this machine has no Landlock")
+    assert (found["c_passwd"], found["c_secret"], found["c_allowed"]) == (-1, -1, True)
 
 
 def test_child_dies_with_its_parent(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Tests of the whole renderer through the real pool: hostile letters, endurance, the corpus on paper."""
