@@ -201,7 +201,7 @@ def _pages_expected(sample: Sample, profile: Profile, tall: bytes | None) -> tup
         return 1, 1
     if tall is None:
         return 1, 1000
-    margins = 2 * profile.margin_mm
+    margins = profile.margins.top + profile.margins.bottom
     length = paper_checks.height_mm(tall) - margins
     least = max(1, math.ceil((length - 1) / (height - margins)))
     breaks = len(_BREAKS.findall(paper_checks.letter_html(sample.message)))

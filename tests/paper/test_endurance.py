@@ -25,7 +25,7 @@ from tests.unit.slips.letters import letter
 
 GROWTH = 1.10
 TO = "desk@lib.example"
-A4, A5, LETTER, RECEIPT = BUILT_IN_PROFILES
+A4, A5, LETTER, RECEIPT = BUILT_IN_PROFILES[:4]
 DEADLY = letter("<p style='margin-left: calc(0px / 0)'>x</p>")
 """The layout fails on it, and its child ends."""
 
