@@ -36,10 +36,11 @@ format: setup  ## put the code into the project's form
 playground: setup  ## the appliance with printers, next hop and DNS: DIR=<empty folder> PORTS=<first port> [CONFIG=<file>]
 	@exec $(PYTHON_IN_VENV) -m tests.harness.playground --dir="$(DIR)" --ports="$(PORTS)" $(if $(CONFIG),--config="$(CONFIG)")
 
-bench: setup  ## the cost of a signature, and slip-relay beside Postfix + OpenDKIM: some five minutes, as root
+bench: setup  ## a signature's cost, slip-relay beside Postfix + OpenDKIM, slips beside Chromium: a quarter of an hour, as root
 	@.ci/setup-bench
 	$(PYTHON_IN_VENV) -m bench.sign
 	$(PYTHON_IN_VENV) -m bench.relay
+	$(PYTHON_IN_VENV) -m bench.slips
 
 lock: setup  ## write the lock files anew, with the newest versions
 	.venv/bin/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --generate-hashes \

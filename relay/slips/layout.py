@@ -22,6 +22,7 @@ from weasyprint.formatting_structure import boxes
 from weasyprint.text.fonts import FontConfiguration
 from weasyprint.urls import URLFetcher, URLFetcherResponse
 
+from relay.slips import shortcuts, subsets
 from relay.slips.extent import Extent, drawn_text, extent
 from relay.slips.fonts import Fonts
 from relay.slips.page import Page, slip_templates
@@ -177,12 +178,14 @@ class Engine:
     """Lays out letter after letter. One per child; not for several threads."""
 
     def __init__(self) -> None:
+        subsets.install()
+        shortcuts.install()
         self._fonts = FontConfiguration()
         self._coverage = Fonts()
         self._fetcher = PictureFetcher()
         self._limit = _page_limit()
-        names = ("fit.css", "roll.css", "loose.css", "tight.css")
-        self._fit, self._roll, self._loose, self._tight = map(self._stylesheet, names)
+        names = ("fit.css", "roll.css", "roll-generated.css", "loose.css", "tight.css")
+        self._fit, self._roll, self._generated, self._loose, self._tight = map(self._stylesheet, names)
 
     def serve(self, pictures: Mapping[str, bytes]) -> None:
         """From now on the letter may load these pictures, by their URLs, and no others."""
@@ -197,6 +200,7 @@ class Engine:
         self._limit.most = most
         stylesheets = [self._fit]
         stylesheets += [self._roll] if page.is_roll else []
+        stylesheets += [self._generated] if page.is_roll and _has_generated_content(html) else []
         stylesheets += [self._loose, self._tight][: page.squeeze]
         stylesheets += [CSS(string=css, font_config=self._fonts, url_fetcher=self._fetcher)] if css else []
         options = {
@@ -222,3 +226,9 @@ def _page_limit() -> _PageLimit:
         found = [_PageLimit()]
         progress.addFilter(found[0])
     return found[0]
+
+
+def _has_generated_content(html: str) -> bool:
+    """Whether there may be rules for ::before and ::after: two more styles for each element are not had for nothing."""
+    lower = html.lower()
+    return ":before" in lower or ":after" in lower

@@ -37,9 +37,9 @@ from relay.slips.slip import Barcodes, Occasion, Slip
 class Renderer:
     """Renders slip after slip. One per child; not for several threads."""
 
-    def __init__(self, max_pages: int = 50) -> None:
+    def __init__(self, max_pages: int = 50, engine: Engine | None = None) -> None:
         self._max_pages = max_pages
-        self._engine = Engine()
+        self._engine = engine or Engine()
         self._templates: dict[str, Environment] = {}
         self._count = 0
 

@@ -141,6 +141,8 @@ def _prctl(option: int, *arguments: object) -> None:
 
 
 def _judge(event: str, args: tuple[object, ...], readable: Sequence[str]) -> None:
+    if event == "builtins.id":  # harmless, and nine of ten events
+        return
     if event == "open":
         path, _mode, flags = args
         if isinstance(flags, int) and flags & _WRITES:

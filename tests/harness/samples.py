@@ -69,9 +69,10 @@ def request_slip(
     patron: str = PATRON,
     item: Item = Item(),
     request: str = "29310448817602",
+    logo: bool = False,
     message_id: str | None = None,
 ) -> bytes:
-    """A slip for the stacks: fetch this item. Two barcodes by Content-ID, and a logo that the page does not show."""
+    """A slip for the stacks: fetch this item. Two barcodes by Content-ID; the logo comes along, shown or not."""
     body = f"""
 <h1>Resource request</h1>
 <table cellpadding="5"><tr><td><b>Request number:</b></td>
@@ -88,7 +89,7 @@ def request_slip(
         "item_id_barcode.png": code39.png(item.barcode),
         "logo.jpg": _logo(),
     }
-    return _message(sender, recipient, "Resource Request", _page(body), pictures, message_id)
+    return _message(sender, recipient, "Resource Request", _page(body, logo=logo), pictures, message_id)
 
 
 def transit_slip(

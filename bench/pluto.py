@@ -1,0 +1,142 @@
+"""PlutoPrint behind the seam of `relay.slips.layout`, for the evaluation, and the child that runs it.
+
+    python -m bench.pluto ENGINE PARENT MEMORY MAX_PAGES        ENGINE is weasyprint or plutoprint
+
+The child is `relay.slips.child` itself: same warm-up, same sandbox, same limits, only the engine differs. What
+PlutoPrint lacks is made good as far as it can be from outside: it has no boxes to look at, so the ink of a page is
+found by drawing it at half size on a canvas twice as wide; it knows no `image-resolution`, so pictures get their width
+in pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Mapping
+
+import plutoprint
+from PIL import Image
+
+from relay.slips import child
+from relay.slips.extent import Extent
+from relay.slips.layout import PX_PER_MM
+from relay.slips.page import Page, slip_templates
+from relay.slips.render import Renderer
+
+_RESOLUTION = re.compile(r'img\[src="([^"]+)"\] \{ image-resolution: ([\d.]+)dpi')
+PT_PER_PX = 72 / 96
+SHRUNK = 0.5
+
+
+class PictureFetcher(plutoprint.ResourceFetcher):  # type: ignore[misc]
+    """Answers for the pictures of the letter at hand; counts what else is asked for."""
+
+    def __init__(self) -> None:
+        self.pictures: Mapping[str, bytes] = {}
+        self.refused: list[str] = []
+
+    def fetch_url(self, url: str) -> plutoprint.ResourceData:
+        """The picture of that URL; ValueError for any other."""
+        if url not in self.pictures:
+            self.refused.append(url)
+            raise ValueError("not a picture of this letter")
+        return plutoprint.ResourceData(self.pictures[url], mime_type="image/png")
+
+
+class Sheets:
+    """A letter that was laid out by PlutoPrint."""
+
+    def __init__(self, book: plutoprint.Book, page: Page) -> None:
+        self._book, self._page = book, page
+        size = book.get_page_size_at(0)
+        self.size = (size.width / PT_PER_PX, size.height / PT_PER_PX)
+
+    @property
+    def pages(self) -> int:
+        """How many there are."""
+        return int(self._book.get_page_count())
+
+    def extents(self) -> list[Extent]:
+        """How far the ink goes on each page, to two pixels."""
+        return [self._extent(number) for number in range(self.pages)]
+
+    def _extent(self, number: int) -> Extent:
+        width, height = (self._book.get_page_size_at(number)[n] / PT_PER_PX for n in (0, 1))
+        canvas = plutoprint.ImageCanvas(
+            int(2 * width * SHRUNK), int(height * SHRUNK) + 1, plutoprint.IMAGE_FORMAT_RGB24
+        )
+        canvas.clear_surface(1, 1, 1)
+        canvas.scale(SHRUNK, SHRUNK)
+        self._book.render_page(canvas, number)
+        canvas.flush()
+        size = (canvas.get_width(), canvas.get_height())
+        grey = Image.frombuffer("RGBX", size, bytes(canvas.get_data()), "raw", "BGRX", canvas.get_stride(), 1).convert(
+            "L"
+        )
+        ink = grey.point(lambda value: 255 * (value < 250)).getbbox()
+        margin = self._page.margin_mm * PX_PER_MM
+        if ink is None:
+            return Extent(margin, width - margin, margin, margin, width - margin, margin)
+        left, _, right, bottom = (edge / SHRUNK for edge in ink)
+        return Extent(min(left, width - margin), right, bottom, margin, width - margin, margin)
+
+    def cut(self, height: float) -> None:
+        """Ends the first page at that height."""
+        self.size = (self.size[0], min(self.size[1], height))
+
+    def pdf(self, zoom: float) -> bytes:
+        """The PDF, page by page, so that a page may be shorter than it was laid out."""
+        target = io.BytesIO()
+        size = plutoprint.PageSize(*(length * PT_PER_PX * zoom for length in self.size))
+        with plutoprint.PDFCanvas.create_for_stream(target, size) as canvas:
+            for number in range(self.pages):
+                canvas.save_state()
+                canvas.scale(PT_PER_PX * zoom, PT_PER_PX * zoom)
+                self._book.render_page(canvas, number)
+                canvas.restore_state()
+                canvas.show_page()
+        return target.getvalue()
+
+
+class Engine:
+    """Lays out letter after letter with PlutoPrint."""
+
+    def __init__(self) -> None:
+        self.fetcher = PictureFetcher()
+        self._fit, self._roll, self._generated, self._tight = (
+            (slip_templates() / name).read_text(encoding="utf-8")
+            for name in ("fit.css", "roll.css", "roll-generated.css", "tight.css")
+        )
+
+    def serve(self, pictures: Mapping[str, bytes]) -> None:
+        """From now on the letter may load these pictures and no others."""
+        self.fetcher.pictures = pictures
+
+    def lay_out(self, html: str, page: Page) -> Sheets:
+        """The pages of a whole HTML page."""
+        css = (
+            self._fit + (self._roll + self._generated if page.is_roll else "") + (self._tight if page.is_tight else "")
+        )
+        size = plutoprint.PageSize(*(mm * plutoprint.UNITS_MM for mm in (page.width_mm, page.height_mm)))
+        book = plutoprint.Book(size, plutoprint.PageMargins(*[page.margin_mm * plutoprint.UNITS_MM] * 4))
+        book.custom_resource_fetcher = self.fetcher
+        book.load_html(_RESOLUTION.sub(self._width, html), user_style=css)
+        return Sheets(book, page)
+
+    def _width(self, rule: re.Match[str]) -> str:
+        url, dpi = rule[1], float(rule[2])
+        with Image.open(io.BytesIO(self.fetcher.pictures[url])) as picture:
+            width = picture.width * 96 / dpi
+        return f'img[src="{url}"]:not([width]):not([height]) {{ width: {width:g}px'
+
+
+def main() -> None:
+    """Be the child, with the engine that is named."""
+    if sys.argv.pop(1) == "plutoprint":
+        child.Renderer = lambda max_pages: Renderer(max_pages, Engine())  # type: ignore[assignment,arg-type,misc]
+    child.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""What makes rendering cheap gives the same slips as WeasyPrint's own way."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pypdfium2
+import pytest
+import weasyprint.css as styles
+from PIL import ImageChops
+from pypdf import PdfReader
+from weasyprint import HTML
+from weasyprint.layout import percent
+from weasyprint.pdf import fonts
+
+from relay.config.profiles import BUILT_IN_PROFILES
+from relay.slips import shortcuts, subsets
+from relay.slips.render import Renderer
+from tests.harness.samples import Item, request_slip
+
+METHODS = (
+    (styles.ComputedStyle, "__missing__"),
+    (percent, "resolve_one_percentage"),
+    (fonts.Font, subsets.METHOD),
+)
+MIXED = Item(title="Ågård: 圖書館 ספרייה مكتبة Библиотека 図書館", author="Čapek, Łucja")
+PAGE = """<!DOCTYPE html><html dir="rtl"><head><style>
+  p { block-size: 3em; margin-inline-start: 10%; width: calc(50% - 1em) } td { min-width: auto; padding: 1% 2px }
+  b { text-decoration: underline; display: inline-block; float: right } i::before { content: "x"; color: red }
+  div { position: absolute; left: 5%; max-height: 50%; page: other; border-radius: 3px } :root { --a: 4px }
+  u { padding: var(--a) inherit; font: inherit; width: inherit; line-height: calc(1em + 50%) }
+</style></head><body><div><p>one <b>two</b> <i>three</i> <u>four</u></p></div>
+<table width="80%" dir="ltr"><tr><td align="right">five<td>six</table></body></html>"""
+
+
+@pytest.fixture
+def own_way() -> Iterator[None]:
+    """WeasyPrint as it comes, for the length of a test."""
+    kept = [(place, name, getattr(place, name)) for place, name in METHODS]
+    for place, name, method in kept:
+        setattr(place, name, getattr(method, "long_way", method))
+    yield
+    for place, name, method in kept:
+        setattr(place, name, method)
+
+
+def use_the_short_way() -> None:
+    assert subsets.install()
+    assert shortcuts.install()
+
+
+def all_values(page: str) -> dict[tuple[str, str | None], dict[str, str]]:
+    """Every property of every element and pseudo-element, written out: tokens of CSS don't know their equals."""
+    computed = styles.get_all_computed_styles(
+        HTML(string=page), presentational_hints=True, page_rules=[], layers=[], color_profiles={}
+    )
+    return {
+        (f"{number} {getattr(element, 'tag', element)}", pseudo): {
+            name: _written(style[name]) for name in styles.INITIAL_VALUES
+        }
+        for number, ((element, pseudo), style) in enumerate(computed.get_computed_styles().items())
+    }
+
+
+def _written(value: Any) -> str:
+    return str(value.serialize()) if hasattr(value, "serialize") else repr(value)
+
+
+def boxes_of(page: str) -> list[tuple[Any, ...]]:
+    """Where each box of the page is, and how large."""
+    waiting: list[Any] = [HTML(string=page).render(presentational_hints=True).pages[0]._page_box]
+    found = []
+    while waiting:
+        box = waiting.pop()
+        found.append((box.element_tag, box.position_x, box.position_y, box.width, box.height, box.margin_left))
+        waiting.extend(getattr(box, "children", ()))
+    return found
+
+
+def test_the_short_ways_are_in_use_with_this_weasyprint() -> None:
+    use_the_short_way()
+    assert all(hasattr(getattr(place, name), "long_way") for place, name in METHODS)
+
+
+def test_styles_have_the_same_values_either_way(own_way: None) -> None:
+    plain = all_values(PAGE)
+    use_the_short_way()
+    assert all_values(PAGE) == plain
+    assert len(plain) > 10
+
+
+def test_boxes_have_the_same_places_either_way(own_way: None) -> None:
+    plain = boxes_of(PAGE)
+    use_the_short_way()
+    assert boxes_of(PAGE) == plain
+    assert len(plain) > 10
+
+
+def test_a_slip_in_many_scripts_is_the_same_picture_and_text_either_way(own_way: None) -> None:
+    plain = HTML(string=MIXED_PAGE).write_pdf()
+    use_the_short_way()
+    ours = HTML(string=MIXED_PAGE).write_pdf()
+    first, second = (pypdfium2.PdfDocument(pdf)[0].render(scale=2).to_pil() for pdf in (plain, ours))
+    assert ImageChops.difference(first, second).getbbox() is None
+    assert _text(plain) == _text(ours)
+
+
+def test_a_child_keeps_no_type_for_each_number_of_glyphs() -> None:
+    message = request_slip("desk@print.lib.example", item=MIXED)
+    renderer = Renderer()
+    renderer.render(message, BUILT_IN_PROFILES[0])  # with whatever has to be known once
+    before = set(fonts.ffi._parsed_types)
+    for length in range(1, 12):
+        message = request_slip("desk@print.lib.example", item=Item(title="図書館史小冊子北方鳥類手引"[:length]))
+        renderer.render(message, BUILT_IN_PROFILES[0])
+    assert set(fonts.ffi._parsed_types) == before
+
+
+def test_a_weasyprint_without_the_method_is_left_alone() -> None:
+    other = SimpleNamespace()
+    assert not subsets.install(other)
+    assert vars(other) == {}
+
+
+def test_what_harfbuzz_refuses_goes_the_long_way() -> None:
+    class Font:
+        tables, png, svg, colr, bitmap, hb_face = (), False, False, False, False, "no face"
+        missing: dict[int, str] = {}  # noqa: RUF012 - as WeasyPrint has it
+
+        def _harfbuzz_subset(self, to_unicode: dict[int, str], hinting: bool) -> None:
+            self.file_content = b"the long way"
+
+    assert subsets.install(Font)
+    font: Any = Font()
+    font._harfbuzz_subset({1: "a"}, False)
+    assert font.file_content == b"the long way"
+
+
+MIXED_PAGE = f"<p style='font-family: Liberation Sans, Noto Sans CJK JP'>{MIXED.title} <b>{MIXED.author}</b> Ąż ﬁ"
+
+
+def _text(pdf: bytes) -> str:
+    return PdfReader(io.BytesIO(pdf)).pages[0].extract_text()
