@@ -56,7 +56,7 @@ class Arrangement:
     """A letter's body with its barcodes drawn; `sources` has the album's URL of each drawing.
 
     `is_stacked` puts the cells of rows below each other where barcodes have no room beside each other; `is_freed`
-    undoes what may cut off or distort a barcode around it.
+    undoes what may cut off, distort or crowd a barcode around it.
     """
 
     body: str
@@ -99,7 +99,8 @@ _KEPT = """img[src^="%(prefix)s"] {
   transform: none !important; opacity: 1 !important; image-orientation: none !important }"""
 # Looking for what is inside costs some milliseconds, so it is done for those letters only that need it.
 _FREED = """:has(img[src^="%(prefix)s"]) {
-  transform: none !important; opacity: 1 !important; overflow: visible !important }
+  transform: none !important; opacity: 1 !important; overflow: visible !important;
+  margin-left: 0 !important; margin-right: 0 !important; padding-left: 0 !important; padding-right: 0 !important }
 table:has(img[src^="%(prefix)s"]) { table-layout: auto !important }"""
 _STACKED = """table:has(img[src^="%(prefix)s"]) > * > tr > * { display: block !important; width: auto !important }"""
 

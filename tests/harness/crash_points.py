@@ -39,6 +39,7 @@ import aiosmtplib
 from relay.delivery import runner
 from relay.errors import LeaseLost
 from relay.intake.session import SmtpSession
+from relay.mail.status import Reply
 from relay.printing.cups import CupsServer
 from relay.slips.pool import RenderPool
 from relay.spool import commit, leases, migrations, writes
@@ -359,21 +360,27 @@ def _around_clients(wires: Tripwires) -> None:
 
     def push(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         async def watched(self: SmtpSession, status: Any) -> None:
-            text = status if isinstance(status, str) else status.decode("latin-1")
-            queued = text.startswith("250 2.0.0 queued")
-            if queued:
-                wires.pass_by("250: before")
             await original(self, status)
-            if queued:
-                wires.note("answered", text.split()[-1])
-                wires.pass_by("250: sent")
-            elif text.startswith("220 "):
+            if (status if isinstance(status, str) else status.decode("latin-1")).startswith("220 "):
                 wires.pass_by("client connection: answered")
+
+        return watched
+
+    def answer(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def watched(self: SmtpSession, reply: Reply, stage: str = "") -> None:
+            is_queued = reply.text.startswith("queued as ")
+            if is_queued:
+                wires.pass_by("250: before")
+            await original(self, reply, stage)
+            if is_queued:
+                wires.note("answered", reply.text.split()[-1])
+                wires.pass_by("250: sent")
 
         return watched
 
     _replace(SmtpSession, "connection_made", connection)
     _replace(SmtpSession, "push", push)
+    _replace(SmtpSession, "_answer", answer)
 
 
 # --- paper
