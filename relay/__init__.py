@@ -9,12 +9,12 @@ The journey of a message, in the order of the folders:
 2. **spool**: the message is ours. One message for one recipient is a delivery: the unit of state, retry and proof.
    All writing goes through one group commit.
 3. **routing**: a route is a name, looked up again at each attempt: a next hop, `print:PRINTER`, `hold:RULE`,
-   `discard`.
+   `discard`; or `sort:INSTITUTION`, where a rule has to look into the letter before there is a way.
 4. **delivery**: the runner gives each route a lane of its own; an attempt is recorded before anything leaves, and
    settled with what came of it.
 5. **outgoing**: a letter gets the institution's Envelope-From, our Received field and, last, a DKIM signature.
-6. **transports**: `smtp` brings the letter to a smarthost or an MX. `printer` has the slip rendered (**slips**: in a
-   child without network), creates a job in CUPS (**printing**), commits its id, hands the document over, and follows
+6. **transports**: `smtp` brings the letter to a smarthost or an MX. `sorter` has the letter read and gives it its way.
+   `printer` has the slip rendered (**slips**: in a child without network), creates a job in CUPS (**printing**), commits its id, hands the document over, and follows
    the job until CUPS says how it ended.
 
 Beside the journey: **mail** is the vocabulary, **config** every setting, **dns** what domains publish, **pictures** the
