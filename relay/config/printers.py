@@ -37,8 +37,8 @@ class Rendering(Settings):
     "Warm rendering processes; with one, a letter that takes long keeps the slips of all printers waiting."
     timeout: Duration = 30.0
     "Longest time for one slip."
-    memory: Annotated[Size, Field(ge=256 * 1024 * 1024)] = Size(1024 * 1024 * 1024)
-    "Most memory of one child; one that is warm has 190 MiB mapped."
+    memory: Annotated[Size, Field(ge=320 * 1024 * 1024)] = Size(1024 * 1024 * 1024)
+    "Most memory of one child; one that is warm has up to 280 MiB mapped."
     max_pages: Annotated[int, Field(ge=1, le=1000)] = 50
     "A slip with more pages is held."
 
