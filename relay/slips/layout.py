@@ -12,6 +12,7 @@ Another engine would replace this module and `extent`, and nothing else.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,7 @@ class _PageLimit(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.most = 1
+        self.most = sys.maxsize
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Never into any log."""
@@ -210,7 +211,10 @@ class Engine:
             _ADJUST: (least_pt * PX_PER_PT * page.scale, page.content_mm[0] * PX_PER_MM),
         }
         parsed = HTML(string=html, base_url=None, url_fetcher=self._fetcher)
-        return Sheets(_Adjusted._render(parsed, self._fonts, None, None, options), self._coverage)
+        try:
+            return Sheets(_Adjusted._render(parsed, self._fonts, None, None, options), self._coverage)
+        finally:
+            self._limit.most = sys.maxsize  # WeasyPrint may be used by others in this process
 
     def _stylesheet(self, name: str) -> CSS:
         css = (slip_templates() / name).read_text(encoding="utf-8")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pypdf
 import pytest
 
 from tests.harness import samples
+from tests.harness.appliance import command
 from tests.journeys.story import Story
 from tests.unit.slips.hostile import catalogue
 from tests.unit.slips.hostile.case import MARK, SECRET, Trap
@@ -51,6 +53,14 @@ async def test_hostile_slips_are_held_with_their_reason_and_the_others_print(sto
     log = story.appliance.log.read_text(encoding="utf-8")
     for private in (MARK, SECRET, "127.0.0.1:9/", "{{", "Traceback"):
         assert private not in log
+    await cancel(story, *(numbers[name] for name in HELD))
+
+
+async def cancel(story: Story, *numbers: str) -> None:
+    """Nothing is left for the journeys that follow."""
+    config = str(story.playground.institution.config)
+    child = await asyncio.create_subprocess_exec(*command(), "queue", "cancel", "-c", config, *numbers)
+    assert await child.wait() == 0
 
 
 def without_from(message: bytes) -> bytes:

@@ -137,7 +137,7 @@ def test_profiles_are_shown_with_their_printers(config: Path, tree: Tree) -> Non
     ran = run("profiles", "-c", config)
     assert ran.exit_code == 0
     rows = {line.split()[0]: line for line in ran.output.splitlines()[1:]}
-    assert set(rows) == {"a4", "a5", "letter", "receipt80", "label"}
+    assert set(rows) == {"a4", "a5", "letter", "receipt80", "receipt58", "label"}
     assert "configuration" in rows["a4"]
     assert rows["a4"].endswith("desk")
     assert "built in" in rows["a5"]
