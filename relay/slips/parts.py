@@ -24,6 +24,7 @@ from relay.slips.text import clean, decode_part, decode_text, html_of, is_letter
 
 __all__ = ["MAX_DECODED", "MAX_DEPTH", "MAX_PARTS", "Attachment", "Letter", "Picture", "decode_text", "read_letter"]
 
+MAX_MESSAGE = 96 * 1024 * 1024
 MAX_TEXT = 4 * 1024 * 1024
 MAX_NOTES = 30
 MAX_NAME = 80
@@ -89,11 +90,13 @@ class Letter:
 
 def read_letter(message: bytes) -> Letter:
     """The letter of a message. Raises RenderError when there is nothing that could be printed."""
+    if len(message) > MAX_MESSAGE:
+        raise RenderError(f"the message has more than {MAX_MESSAGE // 2**20} MB")
     try:
         notes: list[str] = []
         letter = _letter(read_structure(message, notes), notes)
         return replace(letter, notes=tuple(dict.fromkeys(notes))[:MAX_NOTES])
-    except RenderError:
+    except (RenderError, MemoryError):  # without memory the child can't be trusted to go on
         raise
     except (Exception, RecursionError) as error:
         # The email package raises IndexError, TypeError, LookupError and more on hostile headers.

@@ -65,7 +65,6 @@ class Listener:
         self.calls -= 1  # our own
 
     def _answer(self) -> None:
-        self._tcp.settimeout(600)
         while self._one_call():
             self.calls += 1
         self.calls += 1

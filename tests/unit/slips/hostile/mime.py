@@ -65,7 +65,7 @@ def _structure() -> Iterator[Hostile]:
         ),
         End.HELD,
     )
-    yield _of("100 MB of base64", lambda: _multipart([BODY, _base64_part(75_000_000)]), End.REFUSED, "more than 64 MB")
+    yield _of("100 MB of base64", lambda: _multipart([BODY, _base64_part(75_000_000)]), End.REFUSED, "more than 96 MB")
     yield _of(
         "100 MB of base64 as the letter",
         lambda: (
@@ -73,8 +73,9 @@ def _structure() -> Iterator[Hostile]:
             + base64.encodebytes(b"<p>x" * 18_750_000)
         ),
         End.REFUSED,
-        "KB of text",
+        "more than 96 MB",
     )
+    yield _of("90 MB of base64", lambda: _multipart([BODY, _base64_part(68_000_000)]), End.HELD, "64 MB|more memory")
     yield _of(
         "a letter of 30 MB",
         lambda: b"Content-Type: text/html\r\n\r\n" + b"<p>x</p>" * 4_000_000,
