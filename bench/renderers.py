@@ -172,7 +172,7 @@ def _grey(content: bytes) -> Image.Image:
 
 def _split(text: str) -> list[str]:
     plain = unicodedata.normalize("NFKC", text)
-    return re.findall(r"\w{2,}", "".join(c for c in plain if unicodedata.category(c) != "Cf"))
+    return re.findall(r"\w+", "".join(c for c in plain if unicodedata.category(c) != "Cf"))
 
 
 def rasters(pdf: bytes, dpi: int) -> list[Image.Image]:
@@ -187,7 +187,7 @@ def look(tally: Tally, name: str, slip_: Slip, words: list[str], codes: set[str]
     printed = _split(text)
     # A word may be broken by the end of a line, and glyphs of right-to-left scripts may come in the order of the eye.
     whole = "".join(printed)
-    missing = [word for word in words if word not in whole and word[::-1] not in whole]
+    missing = [word for word in words if len(word) > 1 and word not in whole and word[::-1] not in whole]
     tally.words += len(words)
     tally.missing_words += [f"{name}: {word}" for word in missing]
     if not missing and difflib.SequenceMatcher(None, words, printed, autojunk=False).ratio() < 0.9:
