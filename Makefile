@@ -4,7 +4,7 @@ PYTHON_IN_VENV := .venv/bin/python
 DIR ?= playground
 PORTS ?= 20250
 
-.PHONY: help setup demo test prove check unit format playground lock bench clean corpus-report
+.PHONY: help setup demo test prove lint check format playground lock bench clean corpus-report
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -22,11 +22,13 @@ prove: setup  ## the long proofs, besides what `make test` shows
 	$(PYTHON_IN_VENV) -m pytest -m prove
 	$(PYTHON_IN_VENV) -m bench.million
 
-check: setup  ## format, lint, types, layers, unit tests: about a minute
+lint: setup  ## format, lint, types, layers: half a minute
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
+
+check: lint  ## the same and the unit tests
 	$(PYTHON_IN_VENV) -m pytest -q tests/unit
 
 format: setup  ## put the code into the project's form
