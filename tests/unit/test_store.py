@@ -341,13 +341,13 @@ async def test_several_nodes_take_each_delivery_once(postgres: Postgres) -> None
 
 async def test_a_dead_node_s_work_is_taken_over_and_its_ghost_changes_nothing(postgres: Postgres) -> None:
     place = Place.of(Spool(url=postgres.create_database()))
-    dead, heir = Store(place, lease=0.3), Store(place, lease=30)
+    dead, heir = Store(place, lease=2), Store(place, lease=30)
     dead.open()
     heir.open()
     ghost = await dead.begin((await accept(dead))[0], time.time() + 60)
     await heir.renew(())
     assert await claim(heir) == [], "its lease still holds"
-    await asyncio.sleep(0.4)  # the lease runs out by the clock of the server
+    await asyncio.sleep(2.1)  # the lease runs out by the clock of the server
     assert await heir.renew(()) == 2
     taken = {each.key: each for each in await claim(heir)}
     assert taken[ghost.key].attempts == 1
