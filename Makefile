@@ -20,6 +20,7 @@ test: setup  ## all tests
 
 prove: setup  ## the long proofs, besides what `make test` shows
 	$(PYTHON_IN_VENV) -m pytest -m prove
+	$(PYTHON_IN_VENV) -m pytest -m hypothesis --hypothesis-profile=search
 	$(PYTHON_IN_VENV) -m bench.million
 
 lint: setup  ## format, lint, types, layers: half a minute

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.harness.postgres import Postgres
+
+# `make test` shows the same for the same code; `make prove` searches further (--hypothesis-profile=search).
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("search", max_examples=5000, deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

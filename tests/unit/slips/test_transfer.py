@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import quopri
 import time
 
 import pytest
@@ -21,7 +20,8 @@ BASE64 = base64.encodebytes(HTML)
 def test_whole_encodings_give_what_was_encoded(content: bytes) -> None:
     assert decoded(base64.encodebytes(content), "base64") == (content, False)
     assert decoded(base64.b64encode(content), "base64") == (content, False)
-    assert decoded(quopri.encodestring(content), "quoted-printable")[0] == content
+    # As binary: with text, the encoder makes the ends of lines alike.
+    assert decoded(binascii.b2a_qp(content, istext=False), "quoted-printable")[0] == content
     assert decoded(content, "8bit") == (content, False)
 
 
