@@ -3,6 +3,7 @@
 Does: gives elements that have no `dir` of their own the direction of their text, as HTML's `dir=auto` would, but by
 two votes: the first strong character, and which script has more of them. Where the two differ, the letter as a whole
 decides: a Hebrew cell that begins with "JavaScript" stays Hebrew, a label before a long English title stays in front.
+Behind a label ("Author: ...") only the value is counted, so that the labelled lines of a letter begin on one side.
 Promises: a `dir` of the letter is never changed. Tables keep the letter's own direction, and with it the order of
 their columns. What has no letters (numbers, dates, barcodes' values) stays on the side where its surroundings put it,
 and groups of digits that fill a block stay in their order.
@@ -20,6 +21,7 @@ _HAS_RTL = re.compile(f"[{RTL}]")
 # Letters only: `\w` also has digits and the underscore, which are weak or neutral.
 _STRONG = re.compile(f"[{RTL}]|[^\\W\\d_]")
 _GROUPS = re.compile(r"[\s\d+().-]*\d[\s().-]+\d[\s\d().-]*")
+_LABEL = re.compile(r"[^:\n]{1,40}:\s+(?=\S)")
 _LEFT = re.compile(r"\b(text-align(?:-all|-last)?\s*:\s*)left\b", re.IGNORECASE)
 _WEAK_RTL = re.compile("[\u0600-\u0605\u060c\u0660-\u066c\u06dd\u06f0-\u06f9]")  # Arabic digits and the like
 
@@ -90,8 +92,10 @@ def _voted(text: str, letter: str) -> str | None:
     if not strong:
         return None
     first = "rtl" if has_rtl(strong[0]) else "ltr"
-    rtl = sum(map(has_rtl, strong))
-    most = "rtl" if 2 * rtl > len(strong) else "ltr"
+    label = _LABEL.match(text.lstrip())
+    value = _STRONG.findall(_WEAK_RTL.sub("", text.lstrip()[label.end() :])) if label else []
+    counted = value or strong
+    most = "rtl" if 2 * sum(map(has_rtl, counted)) > len(counted) else "ltr"
     return first if first == most else letter
 
 

@@ -36,6 +36,11 @@ def directed(html: str, letter: str = "ltr") -> str:
         ("<p>Title: תולדות ארץ ישראל</p>", "ltr", "<p>Title: תולדות ארץ ישראל</p>"),
         ("<p>JavaScript למתחילים גמורים</p>", "rtl", "<p>JavaScript למתחילים גמורים</p>"),
         ("<p>כותר: A tale of love and darkness</p>", "rtl", "<p>כותר: A tale of love and darkness</p>"),
+        # Behind a label only the value counts: an English template with Hebrew values begins on one side throughout.
+        ("<p><b>Author: </b>לוי, משה</p>", "rtl", "<p><b>Author: </b>לוי, משה</p>"),
+        ("<p>Annex shelving location: 956.94 לוי</p>", "rtl", "<p>Annex shelving location: 956.94 לוי</p>"),
+        ("<p>Author: לוי, משה</p>", "ltr", "<p>Author: לוי, משה</p>"),
+        ("<p>Request type: Patron request</p>", "rtl", '<p dir="ltr">Request type: Patron request</p>'),
         # Inline elements count with their block, blocks inside a block do not.
         ("<p><b>כותר</b> <i>ארץ</i></p>", "ltr", '<p dir="rtl"><b>כותר</b> <i>ארץ</i></p>'),
         ("<div>book<p>ספר</p></div>", "ltr", '<div>book<p dir="rtl">ספר</p></div>'),
