@@ -58,9 +58,10 @@ def _attempt(attempt: AttemptLine) -> str:
 
 def _job(job: PrintJob) -> str:
     number = f"print job {job.job_id}" if job.job_id is not None else "print job without a number"
-    return (
-        f"{number} {job.name} of the queue {job.queue}, the document {'sent' if job.sent else 'not known to be sent'}"
-    )
+    sent = f"sent {clock(job.sent_at)}" if job.sent_at else "sent" if job.sent else "not known to be sent"
+    ended = f", ended {clock(job.ended_at)}" if job.ended_at else ""
+    sides = f", sides that came out: {job.impressions}" if job.impressions is not None else ""
+    return f"{number} {job.name} of the queue {job.queue}, the document {sent}{ended}{sides}"
 
 
 def _line(text: str) -> None:

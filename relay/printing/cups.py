@@ -58,6 +58,15 @@ class CupsServer:
         """Names of the queues the server has."""
         return list(await self._ask(lambda c: c.getPrinters()))
 
+    async def device_uri(self, queue: str) -> str:
+        """The URI of a queue's device, without credentials. Raises JobUnknown when there is no such queue."""
+        found = await self._ask(lambda c: c.getPrinterAttributes(queue, requested_attributes=["device-uri"]))
+        return str(found.get("device-uri", ""))
+
+    async def resume_queue(self, queue: str) -> None:
+        """Lets a queue go on that CUPS stopped. It may ask who wants that."""
+        await self._ask(lambda c: c.enablePrinter(queue))
+
     async def create_job(self, queue: str, name: str, options: Mapping[str, str]) -> int:
         """Creates a job without a document and returns its id. Nothing is printed before `send_document`."""
         return int(await self._ask(lambda c: c.createJob(queue, name, dict(options))))

@@ -19,6 +19,8 @@ class JobEnd(Enum):
 
 _NO_TROUBLE = ("Idle", "Printing", "Ready")
 _STOPPED = 6
+_STOPPED_BY_CUPS = "Printer stopped due to backend errors"
+"""The message that CUPS gives a queue which it stops itself; a person's says "Paused" or his own reason."""
 _ENDS = {7: JobEnd.CANCELLED, 8: JobEnd.ABORTED, 9: JobEnd.COMPLETED}
 
 
@@ -37,6 +39,16 @@ class JobStatus:
     "What was wrong with the printer while the job was there, as in `media-empty-warning`."
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether CUPS keeps it for later: pending, held, or stopped (RFC 8011 5.3.7: 3, 4 and 6)."""
+        return self.state in (3, 4, _STOPPED)
+
+    @property
+    def stopped_by_cups(self) -> bool:
+        """Whether CUPS stopped the queue by itself, after a fault of the backend, and not a person."""
+        return "paused" in self.printer_reasons and self.message.startswith(_STOPPED_BY_CUPS)
+
+    @property
     def trouble(self) -> str:
         """What keeps the job from being printed, in CUPS's words; "" when nothing does."""
         reasons = [reason for reason in self.printer_reasons if not reason.startswith(("cups-", "none"))]
@@ -48,7 +60,12 @@ class JobStatus:
         """How it ended, or None while it has not."""
         if self.state == _STOPPED and "completed-with-errors" in self.reasons:
             return JobEnd.ABORTED  # a filter failed on it: CUPS keeps such a job for ever without trying again
-        return _ENDS.get(self.state)
+        return ended(self.state)
+
+
+def ended(state: int) -> JobEnd | None:
+    """What IPP's `job-state` says of the end of a job (RFC 8011 5.3.7); None while it has none."""
+    return _ENDS.get(state)
 
 
 def job_options(

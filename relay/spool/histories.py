@@ -13,8 +13,8 @@ from sqlalchemy import Connection, func, or_, select, text
 from relay.spool.engine import Place
 from relay.spool.queries import LINE, DeliveryLine, reading
 from relay.spool.records import Key, Message, PrintJob
+from relay.spool.rows import JOB_COLUMNS, MESSAGE_COLUMNS, job_of
 from relay.spool.schema import attempts, bodies, deliveries, messages, orders, print_jobs
-from relay.spool.writes import MESSAGE_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +133,8 @@ def _history(connection: Connection, queue_id: str, numbers: Sequence[int] | Non
 
 def _deliveries(connection: Connection, queue_id: str, numbers: Sequence[int] | None) -> Iterator[DeliveryHistory]:
     same = (print_jobs.c.queue_id == deliveries.c.queue_id) & (print_jobs.c.number == deliveries.c.number)
-    job = (print_jobs.c.name, print_jobs.c.queue, print_jobs.c.job_id, print_jobs.c.sent)
     query = (
-        select(deliveries.c.begun_at, *job, *LINE)
+        select(*LINE, deliveries.c.begun_at, *JOB_COLUMNS)
         .join_from(deliveries, messages)
         .outerjoin(print_jobs, same)
         .where(deliveries.c.queue_id == queue_id)
@@ -143,14 +142,14 @@ def _deliveries(connection: Connection, queue_id: str, numbers: Sequence[int] | 
     )
     if numbers is not None:
         query = query.where(deliveries.c.number.in_(numbers))
-    for begun_at, name, queue, job_id, sent, *rest in connection.execute(query).all():
-        line = DeliveryLine(*rest)
+    for row in connection.execute(query).all():
+        line = DeliveryLine(*row[: len(LINE)])
         yield DeliveryHistory(
             line,
-            tuple(_attempts(connection, line, begun_at)),
+            tuple(_attempts(connection, line, row.begun_at)),
             tuple(_orders(connection, line.key)),
             tuple(_dsns(connection, line.key)),
-            PrintJob(name, queue, job_id, sent) if name is not None else None,
+            job_of(row),
         )
 
 

@@ -21,8 +21,8 @@ from relay.errors import OrderError
 from relay.mail.status import printable
 from relay.spool.queries import among
 from relay.spool.records import FINAL, TRANSITIONS, Delivery, Key, State
+from relay.spool.rows import delivery_of, joined
 from relay.spool.schema import deliveries, orders, print_jobs
-from relay.spool.writes import delivery_of, joined
 
 STEP = 200
 """Deliveries that one transaction changes at the most: who waits for the spool meanwhile waits some 30 ms."""

@@ -172,6 +172,14 @@ class PrintJob:
     job_id: int | None = None
     sent: bool = False
     "Whether the whole document was handed over."
+    sent_at: float | None = None
+    "When it was, in seconds since the epoch."
+    ended_at: float | None = None
+    """When it was known how the job ended. In the spool before the delivery is settled only when the device completed
+    the job: then it is on paper, whatever happens.
+    """
+    impressions: int | None = None
+    "Sides that came out by the device's count; None when it does not count."
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,5 +215,7 @@ class Outcome:
     "The host that gave `reply`; empty where the reply is our own judgement."
     dsn_passed_on: bool = False
     "Whether the next hop took over what the sender asked about DSNs (RFC 3461 5.2.1)."
+    job: PrintJob | None = None
+    "What is known in the end of the print job, where there was one."
     onward: Onward | None = None
     "What the rules made of it, where the attempt was to ask them: `state` is QUEUED, or DELIVERED when it ends here."

@@ -169,6 +169,9 @@ print_jobs = Table(
     Column("queue", Text, nullable=False),
     Column("job_id", Integer),
     Column("sent", Boolean, nullable=False),
+    Column("sent_at", Double),
+    Column("ended_at", Double),
+    Column("impressions", Integer),
     UniqueConstraint("name"),
     ForeignKeyConstraint(["queue_id", "number"], _ONE_DELIVERY, ondelete="CASCADE"),
 )

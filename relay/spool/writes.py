@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -20,28 +20,9 @@ from relay.errors import LeaseLost
 from relay.mail.status import printable
 from relay.spool.fence import change
 from relay.spool.prepared import Prepared
-from relay.spool.records import OPEN, Delivery, Message, NewDelivery, NewMessage, Outcome, PrintJob, State
+from relay.spool.records import OPEN, Delivery, NewDelivery, NewMessage, Outcome, PrintJob, State
+from relay.spool.rows import MESSAGE_COLUMNS, delivery_of, joined
 from relay.spool.schema import attempts, bodies, deliveries, messages, print_jobs
-
-MESSAGE_COLUMNS = tuple(column.name for column in messages.c)
-
-_DELIVERY_COLUMNS = (
-    "number",
-    "recipient",
-    "route",
-    "destination",
-    "attempts",
-    "next_attempt_at",
-    "notify",
-    "orcpt",
-    "begun_at",
-    "warn_at",
-    "expires_at",
-    "reason",
-    "profile",
-    "copies",
-    "copy_of",
-)
 
 _DUE_DESTINATIONS = text("""
     WITH RECURSIVE waiting(destination) AS (
@@ -251,10 +232,14 @@ def body(connection: Connection, queue_id: str) -> bytes | None:
 def record_job(connection: Connection, node: str, delivery: Delivery, job: PrintJob) -> Delivery:
     """What is known of the print job."""
     change(connection, node, delivery, State.ACTIVE)
-    values = {"name": job.name, "queue": job.queue, "job_id": job.job_id, "sent": job.sent}
+    _put_job(connection, delivery, job)
+    return replace(delivery, job=job)
+
+
+def _put_job(connection: Connection, delivery: Delivery, job: PrintJob) -> None:
+    values = asdict(job)
     put = upsert(connection)(print_jobs).values(queue_id=delivery.message.queue_id, number=delivery.number, **values)
     connection.execute(put.on_conflict_do_update(index_elements=["queue_id", "number"], set_=values))
-    return replace(delivery, job=job)
 
 
 def pending(connection: Connection, node: str, delivery: Delivery, reason: str) -> Delivery:
@@ -303,6 +288,8 @@ def settle(
         **values,
     )
     put_attempt(connection, delivery, outcome, now)
+    if outcome.job is not None:
+        _put_job(connection, delivery, outcome.job)
     for new in followups:
         put_message(connection, new, None, ())
     return replace(delivery, state=outcome.state, next_attempt_at=retry_at if waits else now, reason=reason)
@@ -358,35 +345,6 @@ def warned(connection: Connection, node: str, delivery: Delivery, followups: Seq
         raise LeaseLost(f"delivery {delivery} is not held by this node any more")
     for new in followups:
         put_message(connection, new, None, ())
-
-
-def joined() -> Select[Any]:
-    """Deliveries with their messages and print jobs, as `delivery_of` reads them."""
-    return (
-        select(
-            deliveries,
-            *(column for column in messages.c if column.name != "queue_id"),
-            print_jobs.c.name.label("job_name"),
-            print_jobs.c.queue.label("job_queue"),
-            print_jobs.c.job_id,
-            print_jobs.c.sent.label("job_sent"),
-        )
-        .join_from(deliveries, messages, deliveries.c.queue_id == messages.c.queue_id)
-        .outerjoin(
-            print_jobs,
-            (print_jobs.c.queue_id == deliveries.c.queue_id) & (print_jobs.c.number == deliveries.c.number),
-        )
-    )
-
-
-def delivery_of(row: Row[Any]) -> Delivery:
-    """A row of `joined` as a record."""
-    return Delivery(
-        message=Message(**{name: getattr(row, name) for name in MESSAGE_COLUMNS}),
-        state=State(row.state),
-        job=PrintJob(row.job_name, row.job_queue, row.job_id, row.job_sent) if row.job_name is not None else None,
-        **{name: getattr(row, name) for name in _DELIVERY_COLUMNS},
-    )
 
 
 def upsert(connection: Connection) -> Any:

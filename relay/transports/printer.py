@@ -1,30 +1,38 @@
 """A slip onto paper: rendered, created as a CUPS job under a unique name, handed over, followed to its end.
 
 Promises (the durability contract, 5): the job's name is committed before the job is created, and its id before the
-document is sent; after a crash CUPS is asked what became of it before anything is sent again; where nobody can tell,
-the delivery is `uncertain` and a person decides. A slip that can't be rendered is held with its reason. One slip of a
-printer is under way at a time, so slips come out in the order in which they arrived (at each of several nodes).
+document is sent; after a crash CUPS and the device are asked what became of it before anything is sent again; where
+nobody can tell, the delivery is `uncertain` and a person decides. What the printer threw away is printed again. A slip
+that can't be rendered is held with its reason. One slip of a printer is under way at a time, so slips come out in the
+order in which they arrived (at each of several nodes).
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from datetime import datetime
 
 from relay.config.printers import Printer
 from relay.config.profiles import Profile
 from relay.config.settings import Config
-from relay.errors import Interrupted, JobRefused, JobUnknown, PrintError, RenderError, RendererUnavailable
+from relay.errors import JobRefused, JobUnknown, PrintError, RenderError, RendererUnavailable
 from relay.maillog import MailLog
 from relay.printing.cups import CupsServer
-from relay.printing.jobs import JobEnd, JobStatus, job_options
+from relay.printing.evidence import Verdict
+from relay.printing.jobs import job_options
+from relay.printing.witness import Witness
 from relay.routing.rules import PRINT
 from relay.slips.pool import RenderPool
 from relay.slips.slip import Occasion, Slip
-from relay.spool.records import Delivery, Outcome, PrintJob, State
+from relay.spool.records import Delivery, Key, Outcome, PrintJob, State
 from relay.spool.store import Store
 from relay.transports import Limits
+from relay.transports.following import Follower
+
+MOST_ABORTS = 3
+"""Times that a printer may throw a slip away before it is held."""
+
+_STATES = {Verdict.PRINTED: State.DELIVERED, Verdict.REFUSED: State.HELD, Verdict.UNCERTAIN: State.UNCERTAIN}
 
 LONGEST_WAIT = 15.0
 """Seconds until a slip is tried again for which CUPS was not to be had; those behind it wait too."""
@@ -40,13 +48,14 @@ class PrinterTransport:
     ) -> None:
         self._printer = printer
         self._config = config
-        self._poll = config.cups.poll
         self._shut_for = min(config.delivery_for(PRINT + printer.name).retry_first, LONGEST_WAIT)
         self._store = store
         self._renderer = renderer
         self._cups = cups
         self._maillog = maillog
-        self._interrupted = asyncio.Event()
+        self._follower = Follower(printer.name, cups, Witness(cups, printer.queue), store, maillog, config.cups.poll)
+        self._aborted: dict[Key, int] = {}
+        "How often slips were thrown away by the printer that wait to be printed again."
 
     async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
         """Prints the slip, or goes on where an earlier attempt was cut off."""
@@ -62,8 +71,8 @@ class PrinterTransport:
             return Outcome(State.DEFERRED, str(error), shut_for=self._shut_for)
 
     def interrupt(self) -> None:
-        """Following a job can go on after the start: its id is in the spool."""
-        self._interrupted.set()
+        """What is followed is taken up at the next start."""
+        self._follower.interrupt()
 
     async def close(self) -> None:
         """Nothing to let go of: the renderer and CUPS belong to all printers."""
@@ -106,31 +115,33 @@ class PrinterTransport:
     async def _send(self, delivery: Delivery, job: PrintJob, job_id: int, slip: Slip) -> Outcome:
         await self._cups.send_document(job.queue, job_id, job.name, slip.pdf)
         self._log(delivery, job, "sent")
-        return await self._follow(delivery, job, job_id, slip.notes)
+        return await self._follow(delivery, job, job_id, slip.notes, watched=True)
 
-    async def _follow(self, delivery: Delivery, job: PrintJob, job_id: int, notes: tuple[str, ...] = ()) -> Outcome:
-        """Waits until CUPS says how the job ended. This takes as long as the printer is out of paper."""
-        delivery = await self._store.record_job(delivery, PrintJob(job.name, job.queue, job_id, sent=True))
-        trouble: str | None = None
-        while True:
-            try:
-                status = await self._cups.job(job_id)
-            except JobUnknown:
-                return _uncertain(job_id)
-            except PrintError:
-                # CUPS is away. The job is in its spool and will come back with it.
-                status = JobStatus(state=0, message="CUPS does not answer")
-            if status.is_empty and status.end is None:
-                return _uncertain(job_id, "has lost the document of")  # as after a crash of its own
-            if status.trouble != trouble:
-                trouble = status.trouble
-                delivery = await self._store.pending(delivery, trouble)
-            if status.end is not None:
-                self._log(delivery, job, status.end.value)
-                return _outcome(job_id, status, notes)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._interrupted.wait(), self._poll)
-                raise Interrupted(f"the print job {job_id} is followed after the next start")
+    async def _follow(
+        self, delivery: Delivery, job: PrintJob, job_id: int, notes: tuple[str, ...] = (), *, watched: bool = False
+    ) -> Outcome:
+        if job.ended_at is not None:
+            followed = await self._follower.finish(job_id, job)
+        else:
+            followed = await self._follower.follow(delivery, job, job_id, watched=watched)
+        judgement, job = followed.judgement, followed.job
+        self._log(delivery, job, judgement.verdict.value)
+        if judgement.verdict is Verdict.AGAIN:
+            return await self._again(delivery, judgement.why, notes)
+        self._aborted.pop(delivery.key, None)
+        state = _STATES[judgement.verdict]
+        return Outcome(state, judgement.why, evidence=judgement.grade, notes=notes, job=job)
+
+    async def _again(self, delivery: Delivery, why: str, notes: tuple[str, ...]) -> Outcome:
+        """Surely not on paper: printed again in its place; but a slip that no printer takes does not stop the rest."""
+        count = self._aborted.get(delivery.key, 0) + 1
+        if count >= MOST_ABORTS:
+            self._aborted.pop(delivery.key, None)
+            return Outcome(State.HELD, f"{why}, {count} times one after the other", notes=notes)
+        self._aborted[delivery.key] = count
+        # Without its job the next attempt begins anew; with it, it would only find out the same.
+        await self._store.forget_job(delivery)
+        return Outcome(State.DEFERRED, f"{why}; it is printed again", notes=notes, shut_for=self._shut_for)
 
     async def _resume(self, delivery: Delivery, job: PrintJob, content: bytes) -> Outcome:
         """Asks CUPS what became of a job that an earlier attempt left behind, and goes on from there."""
@@ -140,16 +151,14 @@ class PrinterTransport:
             return await self._print(await self._store.forget_job(delivery), content)
         if job.sent:
             return await self._follow(delivery, job, job_id)
-        try:
+        with contextlib.suppress(JobUnknown):
             status = await self._cups.job(job_id)
             if status.is_empty and status.end is None:
                 # Whoever was to send the document may be late and not dead. CUPS decides who was first: a document
                 # that comes for a cancelled job is not printed.
                 status = await self._cups.cancel_job(job_id)
-        except JobUnknown:
-            return _uncertain(job_id)
-        if status.is_empty:
-            return await self._print(await self._store.forget_job(delivery), content)
+            if status.is_empty:
+                return await self._print(await self._store.forget_job(delivery), content)
         return await self._follow(delivery, job, job_id)
 
     def _occasion(self, delivery: Delivery) -> Occasion:
@@ -171,18 +180,3 @@ class PrinterTransport:
             job_id=job.job_id,
             event=event,
         )
-
-
-def _uncertain(job_id: int, what: str = "does not know any more") -> Outcome:
-    return Outcome(State.UNCERTAIN, f"CUPS {what} the print job {job_id}: look whether the slip is at the printer")
-
-
-def _outcome(job_id: int, status: JobStatus, notes: tuple[str, ...]) -> Outcome:
-    if status.end is JobEnd.COMPLETED:
-        return Outcome(State.DELIVERED, f"CUPS completed job {job_id}", evidence="spooler-confirmed", notes=notes)
-    how = f"{status.end.value if status.end else 'ended'}{f' ({status.message})' if status.message else ''}"
-    if status.began:
-        # Whatever the message says: part of it or all of it may be on paper, and printers do finish cancelled pages.
-        reason = f"the print job {job_id} was begun and then {how}: look whether the slip is at the printer"
-        return Outcome(State.UNCERTAIN, reason, notes=notes)
-    return Outcome(State.HELD, f"the print job {job_id} was {how} before it was printed", notes=notes)

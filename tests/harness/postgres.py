@@ -44,7 +44,7 @@ SOCKET_NUMBER = 5432
 
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
-CLEAN_UP_SECONDS = 120.0
+CLEAN_UP_SECONDS = 600.0
 """Hundreds of databases were made: on a busy machine removing them takes its time."""
 
 POSTGRESQL_CONF = """

@@ -79,7 +79,7 @@ async def test_crash_before_the_job_was_created(desk: Desk) -> None:
     before = len(desk.printer.papers())
     delivery = await desk.cut_off(PrintJob("slip-never-created", "a5"))
     outcome = await desk.next_attempt(delivery)
-    assert (outcome.state, outcome.evidence) == (State.DELIVERED, "spooler-confirmed")
+    assert (outcome.state, outcome.evidence) == (State.DELIVERED, "device-confirmed")
     assert len(desk.printer.papers()) == before + 1
     assert "slip-never-created" not in desk.printer.job_names()
 
@@ -146,7 +146,7 @@ async def test_crash_after_the_document_was_sent_before_that_was_committed(desk:
     job_id = await desk.cups.create_job("a5", "slip-sent", A5)
     await desk.cups.send_document("a5", job_id, "slip-sent", await desk.pdf())
     outcome = await desk.next_attempt(await desk.cut_off(PrintJob("slip-sent", "a5", job_id)))
-    assert outcome.reason == f"CUPS completed job {job_id}"
+    assert outcome.reason == f"the printer completed it (job {job_id} of CUPS)"
     assert len(desk.printer.papers()) == before + 1
 
 

@@ -42,7 +42,7 @@ async def test_a_slip_comes_out_on_its_printers_paper(story: Story, printer: str
     assert width == size[0]
     assert height == size[1] if size[1] else 40 < height < 200
     assert "Resource request" in (pypdf.PdfReader(str(papers[0])).pages[0].extract_text() or "")
-    assert (line.route, line.evidence, line.attempts) == (f"print:{printer}", "spooler-confirmed", 1)
+    assert (line.route, line.evidence, line.attempts) == (f"print:{printer}", "device-confirmed", 1)
     assert story.taken_for(story.mailbox(printer)) == [], "a slip does not go out by mail"
 
 

@@ -22,7 +22,7 @@ HOMES = {
     "zxingcpp": ("relay.slips.symbols.",),
     "pypdfium2": ("relay.slips.",),
     "dkim": ("relay.outgoing.sign",),
-    "aiohttp": ("relay.pictures.fetch",),
+    "aiohttp": ("relay.pictures.fetch", "relay.printing.device"),
     "aiosmtpd": ("relay.intake.",),
     "aiosmtplib": ("relay.transports.",),
     "sqlalchemy": ("relay.spool.",),

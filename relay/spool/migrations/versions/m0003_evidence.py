@@ -1,0 +1,18 @@
+"""What is known of a print job: when it was handed over, when it ended, how many sides came out."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    op.add_column("print_jobs", sa.Column("sent_at", sa.Double()))
+    op.add_column("print_jobs", sa.Column("ended_at", sa.Double()))
+    op.add_column("print_jobs", sa.Column("impressions", sa.Integer()))
+
+
+def downgrade() -> None:
+    for column in ("impressions", "ended_at", "sent_at"):
+        op.drop_column("print_jobs", column)

@@ -1,0 +1,144 @@
+"""A print job that was handed over, followed until it is known what became of the paper.
+
+Does: asks CUPS and, where it can be asked, the device itself, again and again; lets a queue go on that CUPS stopped by
+itself; says what keeps the slip from paper meanwhile.
+Promises: the end is judged by `relay.printing.evidence` and nobody else. What the device completed is in the spool
+before anything else is done, and is not left in CUPS, which would try it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, replace
+
+from relay.errors import Interrupted, JobUnknown, PrintError
+from relay.maillog import MailLog
+from relay.printing.cups import CupsServer
+from relay.printing.evidence import DEVICE_CONFIRMED, Judgement, Seen, Verdict, judge
+from relay.printing.jobs import JobStatus
+from relay.printing.witness import Witness
+from relay.spool.records import Delivery, PrintJob
+from relay.spool.store import Store
+
+PATIENCE = 5.0
+"""Seconds for which a device is waited for that does not show a job which CUPS has ended."""
+GRACE = 10.0
+"""Seconds that CUPS gets to notice that the device has completed a job, before the job is taken from it."""
+RESUME_EVERY = 10.0
+"""Seconds between two tries to let a queue go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """How a job ended, and what is known of it."""
+
+    judgement: Judgement
+    job: PrintJob
+
+
+class Follower:
+    """Follows the jobs of one printer."""
+
+    def __init__(
+        self, printer: str, cups: CupsServer, witness: Witness, store: Store, maillog: MailLog, poll: float
+    ) -> None:
+        self._printer = printer
+        self._cups = cups
+        self._witness = witness
+        self._store = store
+        self._maillog = maillog
+        self._poll = poll
+        self._interrupted = asyncio.Event()
+        self._resumed_at = 0.0
+
+    def interrupt(self) -> None:
+        """Following a job can go on after the start: its id is in the spool."""
+        self._interrupted.set()
+
+    async def follow(self, delivery: Delivery, job: PrintJob, job_id: int, *, watched: bool) -> Followed:
+        """Waits for the end of a job whose document was handed over; as long as the printer is out of paper.
+
+        `watched` when that was just now, so that the device could not do anything unseen. Raises Interrupted.
+        """
+        if not job.sent or job.sent_at is None:
+            job = replace(job, sent=True, sent_at=time.time())
+            delivery = await self._store.record_job(delivery, job)
+        await self._witness.find()
+        was_seen, trouble, over_since = False, None, None
+        while True:
+            status, devices = await asyncio.gather(self._status(job_id), self._witness.jobs_named(job.name))
+            watched, was_seen = watched and devices is not None, was_seen or bool(devices)
+            is_over = status is None or status.end is not None or status.is_empty
+            over_since = (over_since or time.monotonic()) if is_over else None
+            patience = over_since is not None and time.monotonic() - over_since < PATIENCE
+            seen = Seen(
+                status,
+                devices,
+                waits_for_device=patience and self._witness.is_worth_waiting_for,
+                shows_jobs=self._witness.shows_jobs,
+                watched=watched,
+                was_seen=was_seen,
+                grade=self._witness.grade,
+            )
+            judgement = judge(seen, job_id)
+            if judgement is not None:
+                if devices == () and judgement.verdict is Verdict.PRINTED:
+                    self._witness.hid()
+                job = replace(job, ended_at=time.time(), impressions=judgement.impressions)
+                if judgement.grade == DEVICE_CONFIRMED:
+                    await self._take_from_cups(await self._store.record_job(delivery, job), job_id, status)
+                return Followed(judgement, job)
+            trouble_now = await self._see_to_queue(delivery, status, job)
+            if trouble_now != trouble:
+                trouble = trouble_now
+                delivery = await self._store.pending(delivery, trouble)
+            await self._rest(job_id)
+
+    async def finish(self, job_id: int, job: PrintJob) -> Followed:
+        """A job of which the spool knows that the device completed it: nothing is left to do but to tidy up."""
+        await self._take_from_cups(None, job_id, await self._status(job_id))
+        why = f"the printer completed it (job {job_id} of CUPS)"
+        return Followed(Judgement(Verdict.PRINTED, why, DEVICE_CONFIRMED, job.impressions), job)
+
+    async def _status(self, job_id: int) -> JobStatus | None:
+        """CUPS's word; None when it does not know the job. While CUPS is away the job is in its spool."""
+        try:
+            return await self._cups.job(job_id)
+        except JobUnknown:
+            return None
+        except PrintError:
+            return JobStatus(state=0, message="CUPS does not answer")
+
+    async def _take_from_cups(self, delivery: Delivery | None, job_id: int, status: JobStatus | None) -> None:
+        """Sees a job off that is on paper: what CUPS has not ended by then it would print again one day."""
+        since = time.monotonic()
+        while status is not None and status.end is None and not self._interrupted.is_set():
+            if status.is_waiting or time.monotonic() - since > GRACE:
+                with contextlib.suppress(PrintError):
+                    status = await self._cups.cancel_job(job_id)
+                    if delivery is not None:
+                        self._maillog.service("job-taken-from-cups", printer=self._printer, job_id=job_id)
+                    continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._interrupted.wait(), self._poll)
+            status = await self._status(job_id)
+
+    async def _see_to_queue(self, delivery: Delivery, status: JobStatus | None, job: PrintJob) -> str:
+        """What keeps the job from paper; a queue that CUPS stopped by itself is let go on."""
+        if status is None:
+            return ""
+        if status.stopped_by_cups and time.monotonic() - self._resumed_at > RESUME_EVERY:
+            self._resumed_at = time.monotonic()
+            try:
+                await self._cups.resume_queue(job.queue)
+                self._maillog.service("queue-resumed", printer=self._printer, queue=job.queue)
+            except PrintError as error:
+                return f"{status.trouble}; CUPS stopped the queue, and does not let slip-relay resume it: {error}"
+        return status.trouble
+
+    async def _rest(self, job_id: int) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._interrupted.wait(), self._poll)
+            raise Interrupted(f"the print job {job_id} is followed after the next start")
