@@ -166,7 +166,7 @@ def _page_faults(
 
 
 def _reads_from_the_right(sample: Sample) -> bool:
-    """Whether most letters of a message are Hebrew or Arabic; in others such lines stand in cells of an English table."""
+    """Whether most letters of a message are Hebrew or Arabic; in others such lines stand in cells of English tables."""
     text = "".join(filter(str.isalpha, paper_checks.text_of_html(paper_checks.letter_html(sample.message))))
     return 2 * len("".join(_RTL.findall(text))) > len(text)
 

@@ -175,19 +175,35 @@ async def test_a_job_cancelled_while_it_is_printed_is_uncertain_and_not_printed_
     assert len(printer.papers()) == before + 1
 
 
-async def test_a_slip_that_the_printer_aborts_is_never_said_to_be_safe_to_print_again(story: Story) -> None:
+async def test_a_slip_that_the_printer_throws_away_is_printed_again(story: Story) -> None:
+    """CUPS calls most of these jobs completed: only the device tells."""
     printer = story.printers["a5"]
     before = len(printer.papers())
     await printer.fault("abort")
     number = await story.submit(samples.request_slip(recipient=story.mailbox("a5")), story.mailbox("a5"))
     try:
-        await until(lambda: story.deliveries(number)[0].state in ("uncertain", "delivered"), "the end of the job")
+        await until(lambda: "it is printed again" in story.deliveries(number)[0].reason, "the lie to be found out")
+        assert len(printer.papers()) == before
     finally:
         await printer.mend()
-    line = story.deliveries(number)[0]
-    assert len(printer.papers()) == before
-    # CUPS 2.4.2 now and then calls such a job completed (docs/design.md, known limits); it never ends as held.
-    assert line.state == "uncertain" or line.reason.startswith("CUPS completed job")
+    (line,) = await story.settled(number)
+    assert (line.evidence, len(printer.papers())) == ("device-confirmed", before + 1)
+    assert line.attempts > 1
+
+
+async def test_a_slip_that_the_printer_throws_away_each_time_is_held_and_stops_no_other(story: Story) -> None:
+    printer = story.printers["a5"]
+    before = len(printer.papers())
+    await printer.fault("abort")
+    number = await story.submit(samples.request_slip(recipient=story.mailbox("a5")), story.mailbox("a5"))
+    try:
+        (line,) = await story.settled(number, state="held", seconds=60)
+    finally:
+        await printer.mend()
+    assert line.reason.endswith("was aborted by the printer, 3 times one after the other")
+    other = await story.submit(samples.transit_slip(recipient=story.mailbox("a5")), story.mailbox("a5"))
+    await story.settled(other)
+    assert len(printer.papers()) == before + 1
 
 
 async def test_a_job_cancelled_before_it_was_printed_is_held(story: Story) -> None:
