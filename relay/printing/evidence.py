@@ -93,7 +93,7 @@ def judge(seen: Seen, job_id: int) -> Judgement | None:
     if seen.cups.end is None:
         return None  # it is with CUPS, which may try again what the device ended
     if jobs:
-        return _ended_by_device(jobs, job_id, cancelled_in_cups=seen.cups.end is JobEnd.CANCELLED)
+        return _ended_by_device(jobs, job_id)
     if seen.waits_for_device:
         return None
     return _by_cups(seen, seen.cups, job_id)
@@ -102,18 +102,19 @@ def judge(seen: Seen, job_id: int) -> Judgement | None:
 def _left_by_cups(seen: Seen, job_id: int, jobs: tuple[DeviceJob, ...]) -> Judgement | None:
     """CUPS does not know the job, or has lost its document, as after a crash of its own."""
     if jobs:
-        return _ended_by_device(jobs, job_id, cancelled_in_cups=False)
+        return _ended_by_device(jobs, job_id)
     if seen.waits_for_device:
         return None
     what = "does not know any more" if seen.cups is None else "has lost the document of"
     return _look(f"CUPS {what} the print job {job_id}")
 
 
-def _ended_by_device(jobs: tuple[DeviceJob, ...], job_id: int, *, cancelled_in_cups: bool) -> Judgement:
+def _ended_by_device(jobs: tuple[DeviceJob, ...], job_id: int) -> Judgement:
+    # What a person cancels in CUPS is cancelled at the device, too; CUPS calls what the device aborted by any name.
     sides = max(job.impressions or 0 for job in jobs)
     last = max(jobs, key=lambda job: job.job_id)
-    cancelled = last.end is JobEnd.CANCELLED or cancelled_in_cups
-    how = "was cancelled at the printer" if last.end is JobEnd.CANCELLED else "was aborted by the printer"
+    cancelled = last.end is JobEnd.CANCELLED
+    how = "was cancelled at the printer" if cancelled else "was aborted by the printer"
     why = f"the print job {job_id} {how}{_because(last)}"
     if sides:
         return _look(f"{why} after {_sides(sides)}")

@@ -67,7 +67,7 @@ def test_what_cups_has_not_ended_it_may_try_again(cups: JobStatus, device: tuple
         (LOST, D_ABORTED, Verdict.AGAIN),
         (COMPLETED, D_ABORTED_LATE, Verdict.UNCERTAIN),
         (None, D_ABORTED_LATE, Verdict.UNCERTAIN),
-        (CANCELLED, D_ABORTED, Verdict.UNCERTAIN),
+        (CANCELLED, D_ABORTED, Verdict.AGAIN),  # as CUPS now and then says of what the printer aborted
         (COMPLETED, D_CANCELLED, Verdict.UNCERTAIN),
         (CANCELLED, D_CANCELLED, Verdict.UNCERTAIN),
     ],
