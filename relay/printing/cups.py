@@ -19,7 +19,7 @@ import cups
 
 from relay.config.printers import Cups
 from relay.errors import JobRefused, JobUnknown, PrintError
-from relay.printing.jobs import JobStatus
+from relay.printing.jobs import JobStatus, QueueStatus
 
 T = TypeVar("T")
 
@@ -62,6 +62,16 @@ class CupsServer:
         """The URI of a queue's device, without credentials. Raises JobUnknown when there is no such queue."""
         found = await self._ask(lambda c: c.getPrinterAttributes(queue, requested_attributes=["device-uri"]))
         return str(found.get("device-uri", ""))
+
+    async def queue_status(self, queue: str) -> QueueStatus:
+        """Whether a queue prints. Raises JobUnknown when there is no such queue."""
+        wanted = ["printer-state", "printer-state-message", "printer-is-accepting-jobs"]
+        found = await self._ask(lambda c: c.getPrinterAttributes(queue, requested_attributes=wanted))
+        return QueueStatus(
+            is_stopped=found.get("printer-state") == cups.IPP_PRINTER_STOPPED,
+            accepts_jobs=bool(found.get("printer-is-accepting-jobs", True)),
+            message=str(found.get("printer-state-message", "")),
+        )
 
     async def resume_queue(self, queue: str) -> None:
         """Lets a queue go on that CUPS stopped. It may ask who wants that."""

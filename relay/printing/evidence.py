@@ -7,8 +7,9 @@ on some queues CUPS calls a job completed that the printer threw away. Judged is
 * It has one that has not ended: wait, however long.
 * It ended all it has of that name in another way: nothing is on paper that counts. Aborted without a side that came out
   is printed again; cancelled, or with sides that came out, is for a person to look at.
-* It has none: where it is known to show its jobs and was asked all the while, the slip never reached it. Else CUPS's
-  word stands: `spooler-confirmed`, or `handed-over` where CUPS itself can't know.
+* It has none: where it is known to show its jobs and was asked all the while, the slip never reached it. Where it had
+  one, was away and has it no more, it was switched off with the slip in it, and a person has to look. Else CUPS's word
+  stands: `spooler-confirmed`, or `handed-over` where CUPS itself can't know.
 """
 
 from __future__ import annotations
@@ -123,8 +124,11 @@ def _ended_by_device(jobs: tuple[DeviceJob, ...], job_id: int) -> Judgement:
 
 
 def _by_cups(seen: Seen, cups: JobStatus, job_id: int) -> Judgement:
-    never_came = seen.device is not None and seen.shows_jobs and seen.watched and not seen.was_seen
     message = f" ({cups.message})" if cups.message else ""
+    if seen.was_seen and not seen.watched:
+        said = cups.end.value if cups.end is not None else "nothing"
+        return _look(f"the printer was away with the print job {job_id} and has lost it, CUPS says {said}")
+    never_came = seen.device is not None and seen.shows_jobs and seen.watched and not seen.was_seen
     if cups.end is JobEnd.COMPLETED:
         if never_came:
             return _look(f"CUPS completed the print job {job_id}, but the printer shows none of it")

@@ -44,11 +44,6 @@ class JobStatus:
         return self.state in (3, 4, _STOPPED)
 
     @property
-    def stopped_by_cups(self) -> bool:
-        """Whether CUPS stopped the queue by itself, after a fault of the backend, and not a person."""
-        return "paused" in self.printer_reasons and self.message.startswith(_STOPPED_BY_CUPS)
-
-    @property
     def trouble(self) -> str:
         """What keeps the job from being printed, in CUPS's words; "" when nothing does."""
         reasons = [reason for reason in self.printer_reasons if not reason.startswith(("cups-", "none"))]
@@ -61,6 +56,29 @@ class JobStatus:
         if self.state == _STOPPED and "completed-with-errors" in self.reasons:
             return JobEnd.ABORTED  # a filter failed on it: CUPS keeps such a job for ever without trying again
         return ended(self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """State of a CUPS queue (RFC 8011 5.4.11): whether it prints, and why not."""
+
+    is_stopped: bool
+    accepts_jobs: bool
+    message: str = ""
+    "What CUPS, or whoever stopped it, said last."
+
+    @property
+    def stopped_by_cups(self) -> bool:
+        """Whether CUPS stopped it by itself, after a fault of the backend, and not a person."""
+        return self.is_stopped and self.message.startswith(_STOPPED_BY_CUPS)
+
+    @property
+    def trouble(self) -> str:
+        """Why it prints nothing; "" when it does."""
+        if not self.is_stopped:
+            return ""
+        said = f" ({self.message})" if self.message not in ("", "Paused") else ""
+        return f"the queue is paused in CUPS{said}"
 
 
 def ended(state: int) -> JobEnd | None:

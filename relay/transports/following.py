@@ -90,7 +90,7 @@ class Follower:
                 if judgement.grade == DEVICE_CONFIRMED:
                     await self._take_from_cups(await self._store.record_job(delivery, job), job_id, status)
                 return Followed(judgement, job)
-            trouble_now = await self._see_to_queue(delivery, status, job)
+            trouble_now = await self._trouble(status, job)
             if trouble_now != trouble:
                 trouble = trouble_now
                 delivery = await self._store.pending(delivery, trouble)
@@ -125,18 +125,20 @@ class Follower:
                 await asyncio.wait_for(self._interrupted.wait(), self._poll)
             status = await self._status(job_id)
 
-    async def _see_to_queue(self, delivery: Delivery, status: JobStatus | None, job: PrintJob) -> str:
+    async def _trouble(self, status: JobStatus | None, job: PrintJob) -> str:
         """What keeps the job from paper; a queue that CUPS stopped by itself is let go on."""
-        if status is None:
-            return ""
-        if status.stopped_by_cups and time.monotonic() - self._resumed_at > RESUME_EVERY:
-            self._resumed_at = time.monotonic()
-            try:
+        if status is None or not status.is_waiting:
+            return status.trouble if status is not None else ""
+        queue = None
+        try:
+            queue = await self._cups.queue_status(job.queue)
+            if queue.stopped_by_cups and time.monotonic() - self._resumed_at > RESUME_EVERY:
+                self._resumed_at = time.monotonic()
                 await self._cups.resume_queue(job.queue)
                 self._maillog.service("queue-resumed", printer=self._printer, queue=job.queue)
-            except PrintError as error:
-                return f"{status.trouble}; CUPS stopped the queue, and does not let slip-relay resume it: {error}"
-        return status.trouble
+        except PrintError as error:
+            return f"{queue.trouble}: {error}" if queue is not None else str(error)
+        return queue.trouble or status.trouble
 
     async def _rest(self, job_id: int) -> None:
         with contextlib.suppress(TimeoutError):

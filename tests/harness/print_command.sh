@@ -10,7 +10,7 @@
 # cancelled, or whose printer died leaves nothing there.
 set -u
 rests=0
-empty=no
+stopped_by=
 slow_until=
 
 read_fault() {
@@ -25,7 +25,7 @@ now_ms() { date +%s%3N; }
 was_cancelled() { ipptool -t "$IPP_JOB_URI" "$BENCH_ASK" >/dev/null 2>&1; }
 
 end() {
-    [ "$empty" = yes ] && echo 'STATE: -media-empty-error' >&2
+    [ -n "$stopped_by" ] && echo "STATE: -$stopped_by-error" >&2
     exit "$1"
 }
 
@@ -39,10 +39,10 @@ rest() {
     return 0
 }
 
-say_empty() {
-    [ "$empty" = yes ] && return
-    empty=yes
-    echo 'STATE: +media-empty-error' >&2
+stop_with() {
+    [ "$stopped_by" = "$1" ] && return
+    stopped_by=$1
+    echo "STATE: +$1-error" >&2
 }
 
 is_over() {
@@ -53,7 +53,7 @@ is_over() {
 while :; do
     read_fault
     case $fault in
-    media-empty) say_empty ;;
+    media-empty | media-jam | cover-open) stop_with "$fault" ;;
     abort) end 1 ;;
     slow) is_over && break ;;
     offline) ;; # the bench is about to kill this printer

@@ -3,7 +3,7 @@
 Each is the real `ippeveprinter` of CUPS on 127.0.0.1 (a D-Bus of its own stands in for the system's). Its print
 command, `print_command.sh`, reads the printer's fault file:
 
-    media-empty      the job waits, the printer reports media-empty, until it is mended
+    media-empty      the job waits, the printer reports media-empty, until it is mended; media-jam and cover-open too
     abort            the job is aborted, its document thrown away
     slow <seconds>   the job takes that long
     offline          the printer is switched off (killed) until it is mended
@@ -19,7 +19,9 @@ it forgets completed jobs after 60 s; printer-state-reasons change only while a 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -164,6 +166,14 @@ class VirtualPrinter:
         """Make it healthy; returns when it takes jobs."""
         self.fault_file.write_text("")
         await until(lambda: self.is_on and port_is_open(self._port), f"printer {self.name} to come back")
+
+    def hang(self) -> None:
+        """It takes connections and says nothing, until `go_on`: a printer whose firmware has crashed."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """The end of `hang`."""
+        os.kill(self._process.pid, signal.SIGCONT)
 
     def papers(self) -> list[Path]:
         """The documents it completed, in order of completion."""
