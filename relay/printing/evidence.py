@@ -7,9 +7,9 @@ on some queues CUPS calls a job completed that the printer threw away. Judged is
 * It has one that has not ended: wait, however long.
 * It ended all it has of that name in another way: nothing is on paper that counts. Aborted without a side that came out
   is printed again; cancelled, or with sides that came out, is for a person to look at.
-* It has none: where it is known to show its jobs and was asked all the while, the slip never reached it. Where it had
-  one, was away and has it no more, it was switched off with the slip in it, and a person has to look. Else CUPS's word
-  stands: `spooler-confirmed`, or `handed-over` where CUPS itself can't know.
+* It has none: where it is known to show its jobs and was asked all the while, the slip never reached it. Where it was
+  away meanwhile, it may have been switched off with the slip in it, and a person has to look. Else CUPS's word stands:
+  `spooler-confirmed`, or `handed-over` where CUPS itself can't know.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class Seen:
     "Whether the device answered all the while since the document was handed over."
     was_seen: bool = False
     "Whether the device ever had a job of that name."
+    was_silent: bool = False
+    "Whether a device that does answer at other times did not, at some time since then."
     grade: str = SPOOLER_CONFIRMED
     "What CUPS's word is worth on this queue."
 
@@ -125,9 +127,9 @@ def _ended_by_device(jobs: tuple[DeviceJob, ...], job_id: int) -> Judgement:
 
 def _by_cups(seen: Seen, cups: JobStatus, job_id: int) -> Judgement:
     message = f" ({cups.message})" if cups.message else ""
-    if seen.was_seen and not seen.watched:
-        said = cups.end.value if cups.end is not None else "nothing"
-        return _look(f"the printer was away with the print job {job_id} and has lost it, CUPS says {said}")
+    if seen.was_silent and cups.began:
+        assert cups.end is not None
+        return _look(f"the printer was away with the print job {job_id}, and CUPS says {cups.end.value}")
     never_came = seen.device is not None and seen.shows_jobs and seen.watched and not seen.was_seen
     if cups.end is JobEnd.COMPLETED:
         if never_came:

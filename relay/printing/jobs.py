@@ -19,8 +19,14 @@ class JobEnd(Enum):
 
 _NO_TROUBLE = ("Idle", "Printing", "Ready")
 _STOPPED = 6
-_STOPPED_BY_CUPS = "Printer stopped due to backend errors"
-"""The message that CUPS gives a queue which it stops itself; a person's says "Paused" or his own reason."""
+_BY_A_PERSON = "Paused"
+"""What CUPS says of a queue that a person paused, unless he gave a reason; else it is the backend's last word."""
+_HELD = {
+    "auth-info-required": "the queue wants a user name and password, which CUPS must be told",
+    "cups-held-for-authentication": "the queue wants a user name and password, which CUPS must be told",
+    "job-hold-until-specified": "the job is held in CUPS",
+}
+"""What a person has to do something about in CUPS, by `job-state-reasons`."""
 _ENDS = {7: JobEnd.CANCELLED, 8: JobEnd.ABORTED, 9: JobEnd.COMPLETED}
 
 
@@ -47,6 +53,7 @@ class JobStatus:
     def trouble(self) -> str:
         """What keeps the job from being printed, in CUPS's words; "" when nothing does."""
         reasons = [reason for reason in self.printer_reasons if not reason.startswith(("cups-", "none"))]
+        reasons += [words for reason, words in _HELD.items() if reason in self.reasons]
         message = "" if self.message.startswith(_NO_TROUBLE) else self.message
         return "; ".join([*reasons, message] if message else reasons)
 
@@ -67,10 +74,9 @@ class QueueStatus:
     message: str = ""
     "What CUPS, or whoever stopped it, said last."
 
-    @property
-    def stopped_by_cups(self) -> bool:
-        """Whether CUPS stopped it by itself, after a fault of the backend, and not a person."""
-        return self.is_stopped and self.message.startswith(_STOPPED_BY_CUPS)
+    def was_stopped_by_cups(self, job: JobStatus) -> bool:
+        """Whether CUPS stopped it by itself, because of that job, and not a person."""
+        return self.is_stopped and job.began and not self.message.startswith(_BY_A_PERSON)
 
     @property
     def trouble(self) -> str:

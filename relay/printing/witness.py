@@ -1,8 +1,9 @@
 """What the device behind one printer can be asked, and what is known of its habits.
 
 Does: finds out which device a CUPS queue has, asks it for a slip's job, and remembers whether it ever showed one.
-Promises: never fails: a device that can't be asked says nothing, and is not asked again for PAUSE. One that has said
-nothing for REST is not waited for, nor is one that did not show a job which CUPS completed, until it shows one.
+Promises: never fails: a device that can't be asked says nothing, and is not asked again for PAUSE. One that answers at
+other times is waited for up to REST when it is away, and PATIENCE when it does not show a job yet; one that never
+answered, or did not show a job which CUPS completed, is not waited for a second time.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from relay.printing.evidence import HANDED_OVER, grade_of
 
 PAUSE = 3.0
 """Seconds for which a device that did not answer is let alone."""
+PATIENCE = 5.0
+"""Seconds that a device gets to show a job which CUPS has ended."""
 REST = 60.0
-"""Seconds without an answer after which nobody waits for one."""
+"""Seconds that a device gets to come back which was there before."""
 LOOK_AGAIN = 300.0
 """Seconds after which the queue is asked again for its device."""
 
@@ -32,13 +35,15 @@ class Witness:
         self._configured = device_uri
         self._device: Device | None = None
         self._looked_at: float | None = None
-        self._silent_since: float | None = None
+        self._is_silent = self._is_mute = False
         self._asked_at = 0.0
         self._hides = False
         self.grade = HANDED_OVER
         "What CUPS's word is worth on this queue."
         self.shows_jobs = False
         "Whether the device is known to show our jobs by their names."
+        self.answers = False
+        "Whether the device ever answered."
 
     async def find(self) -> None:
         """Looks which device the queue has, unless that was done a short while ago."""
@@ -55,27 +60,29 @@ class Witness:
         known = self._device.uri if self._device is not None else ""
         found = Device(asked) if speaks_ipp(asked) else None
         if found is None or found.uri != known:
-            self._device, self.shows_jobs, self._hides, self._silent_since = found, False, False, None
+            self._device, self.shows_jobs, self._hides = found, False, False
+            self.answers = self._is_silent = self._is_mute = False
 
-    @property
-    def is_worth_waiting_for(self) -> bool:
-        """Whether a device that has not shown the job yet may still do so."""
-        if self._device is None or self._hides:
+    def may_still_tell(self, jobs: tuple[DeviceJob, ...] | None, seconds: float) -> bool:
+        """Whether its word about a job is worth waiting for that CUPS ended `seconds` ago; `jobs` is its last one."""
+        if self._device is None or jobs:
             return False
-        return self._silent_since is None or time.monotonic() - self._silent_since < REST
+        if jobs is None and self.answers:
+            return seconds < REST
+        return not self._hides and seconds < PATIENCE and (jobs is not None or not self._is_mute)
 
     async def jobs_named(self, name: str) -> tuple[DeviceJob, ...] | None:
         """The device's jobs of that name; None when it can't be asked or does not answer."""
         now = time.monotonic()
-        if self._device is None or (self._silent_since is not None and now - self._asked_at < PAUSE):
+        if self._device is None or (self._is_silent and now - self._asked_at < PAUSE):
             return None
         self._asked_at = now
         try:
             jobs = tuple(await self._device.jobs_named(name))
         except PrintError:
-            self._silent_since = self._silent_since if self._silent_since is not None else now
+            self._is_silent = True
             return None
-        self._silent_since = None
+        self._is_silent, self.answers = False, True
         if jobs:
             self.shows_jobs, self._hides = True, False
         return jobs
@@ -90,5 +97,6 @@ class Witness:
             return None
 
     def hid(self) -> None:
-        """It was waited for in vain: CUPS completed a job that the device, asked, did not show."""
-        self._hides = not self.shows_jobs
+        """It was waited for in vain: CUPS completed a job, and the device never showed it, or never said a word."""
+        self._hides = not self.shows_jobs and self.answers
+        self._is_mute = not self.answers

@@ -22,8 +22,6 @@ from relay.printing.witness import Witness
 from relay.spool.records import Delivery, PrintJob
 from relay.spool.store import Store
 
-PATIENCE = 5.0
-"""Seconds for which a device is waited for that does not show a job which CUPS has ended."""
 GRACE = 10.0
 """Seconds that CUPS gets to notice that the device has completed a job, before the job is taken from it."""
 RESUME_EVERY = 10.0
@@ -66,25 +64,28 @@ class Follower:
             job = replace(job, sent=True, sent_at=time.time())
             delivery = await self._store.record_job(delivery, job)
         await self._witness.find()
-        was_seen, trouble, over_since = False, None, None
+        was_seen = was_silent = False
+        trouble, over_since = None, None
         while True:
             status, devices = await asyncio.gather(self._status(job_id), self._witness.jobs_named(job.name))
             watched, was_seen = watched and devices is not None, was_seen or bool(devices)
+            was_silent = was_silent or (devices is None and self._witness.answers)
             is_over = status is None or status.end is not None or status.is_empty
             over_since = (over_since or time.monotonic()) if is_over else None
-            patience = over_since is not None and time.monotonic() - over_since < PATIENCE
+            seconds = time.monotonic() - over_since if over_since is not None else 0.0
             seen = Seen(
                 status,
                 devices,
-                waits_for_device=patience and self._witness.is_worth_waiting_for,
+                waits_for_device=is_over and self._witness.may_still_tell(devices, seconds),
                 shows_jobs=self._witness.shows_jobs,
                 watched=watched,
                 was_seen=was_seen,
+                was_silent=was_silent,
                 grade=self._witness.grade,
             )
             judgement = judge(seen, job_id)
             if judgement is not None:
-                if devices == () and judgement.verdict is Verdict.PRINTED:
+                if not devices and judgement.verdict is Verdict.PRINTED:
                     self._witness.hid()
                 job = replace(job, ended_at=time.time(), impressions=judgement.impressions)
                 if judgement.grade == DEVICE_CONFIRMED:
@@ -132,7 +133,7 @@ class Follower:
         queue = None
         try:
             queue = await self._cups.queue_status(job.queue)
-            if queue.stopped_by_cups and time.monotonic() - self._resumed_at > RESUME_EVERY:
+            if queue.was_stopped_by_cups(status) and time.monotonic() - self._resumed_at > RESUME_EVERY:
                 self._resumed_at = time.monotonic()
                 await self._cups.resume_queue(job.queue)
                 self._maillog.service("queue-resumed", printer=self._printer, queue=job.queue)

@@ -101,7 +101,7 @@ class VirtualPrinter:
         self.paper_dir = folder / "paper"
         self.fault_file = folder / "fault"
         self.device_uri = f"ipp://localhost:{port}/ipp/print"
-        self._port = port
+        self.port = port
         spool, conf = folder / "spool", folder / "attributes.conf"
         for path in (self.paper_dir, spool, folder / "keys"):
             path.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ class VirtualPrinter:
     async def mend(self) -> None:
         """Make it healthy; returns when it takes jobs."""
         self.fault_file.write_text("")
-        await until(lambda: self.is_on and port_is_open(self._port), f"printer {self.name} to come back")
+        await until(lambda: self.is_on and port_is_open(self.port), f"printer {self.name} to come back")
 
     def hang(self) -> None:
         """It takes connections and says nothing, until `go_on`: a printer whose firmware has crashed."""
@@ -211,7 +211,7 @@ class VirtualPrinter:
     def _answers(self) -> bool:
         if not self._process.alive:
             raise self._process.died("starting")
-        return port_is_open(self._port)
+        return port_is_open(self.port)
 
     async def _watch(self) -> None:
         """Switch the printer off (pull the plug: its jobs are lost) and on as the fault file says, until cancelled."""

@@ -5,10 +5,12 @@ Each time every slip is on paper once, in the order in which they arrived. What 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -23,93 +25,135 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PRINTER = "a5"
 ENDS = ("delivered", "uncertain", "held", "failed")
-Act = Callable[[Story], Awaitable[object]]
+Fault = Callable[[Story], AbstractAsyncContextManager[None]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A fault: how it is made and mended, and what the queue says of the first slip meanwhile."""
+    """A fault, which lasts for the length of a `with` block, and what the queue says of the first slip meanwhile."""
 
-    make: Act
-    mend: Act
-    says: str
+    fault: Fault
+    says: str = ""
     while_printing: bool = False
     "Whether it is made when the first slip is at the printer already."
     may_be_uncertain: bool = False
     "Whether nobody can know what became of that one: then a person is asked."
 
 
-def printer_says(fault: str) -> Row:
-    return Row(lambda story: story.printers[PRINTER].fault(fault), lambda story: story.printers[PRINTER].mend(), fault)
+def of_printer(what: str) -> Fault:
+    """What the printer itself can have."""
+
+    @asynccontextmanager
+    async def fault(story: Story) -> AsyncIterator[None]:
+        await story.printers[PRINTER].fault(what)
+        yield
+        await story.printers[PRINTER].mend()
+
+    return fault
 
 
-def cups(*command: str) -> Act:
-    return lambda story: story.playground.cupsd.command(*command)
+def of_cups(make: str, mend: str) -> Fault:
+    """What a command of CUPS does to the queue, and what undoes it."""
+
+    @asynccontextmanager
+    async def fault(story: Story) -> AsyncIterator[None]:
+        await story.playground.cupsd.command(make, PRINTER)
+        yield
+        await story.playground.cupsd.command(mend, PRINTER)
+
+    return fault
 
 
-async def hang(story: Story) -> None:
+@asynccontextmanager
+async def slow(story: Story) -> AsyncIterator[None]:
+    """It stays slow while all is printed."""
+    await story.printers[PRINTER].fault("slow 3")
+    yield
+
+
+@asynccontextmanager
+async def hangs(story: Story) -> AsyncIterator[None]:
     story.printers[PRINTER].hang()
-
-
-async def go_on(story: Story) -> None:
+    yield
     story.printers[PRINTER].go_on()
 
 
-async def delete_queue(story: Story) -> None:
+@asynccontextmanager
+async def stopped_by_cups(story: Story) -> AsyncIterator[None]:
+    """The error policy that CUPS has for most queues made by hand, and a printer that is switched off."""
+    cupsd, printer = story.playground.cupsd, story.printers[PRINTER]
+    await cupsd.lpadmin("-p", PRINTER, "-o", "printer-error-policy=stop-printer")
+    await printer.fault("offline")
+    yield
+    await printer.mend()
+    log = story.appliance.log
+    await until(lambda: f"event=queue-resumed printer={PRINTER}" in log.read_text(), "the queue to go on", seconds=30)
+    await cupsd.lpadmin("-p", PRINTER, "-o", "printer-error-policy=retry-job")
+
+
+@asynccontextmanager
+async def wants_password(story: Story) -> AsyncIterator[None]:
+    """Another printer at the same address, one that lets nobody print without a password; then the first again."""
+    cupsd, printer = story.playground.cupsd, story.printers[PRINTER]
+    await printer.fault("offline")
+    async with await asyncio.start_server(refuse, "localhost", printer.port):
+        yield
+    await printer.mend()
+    await cupsd.lpadmin("-p", PRINTER, "-o", "auth-info-required=none")
+    for line in (await cupsd.command("lpstat", "-o", PRINTER)).splitlines():
+        await cupsd.command("lp", "-i", line.split()[0], "-H", "resume")
+
+
+async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b'HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm="p"\r\nContent-Length: 0\r\n\r\n')
+    writer.close()
+
+
+@asynccontextmanager
+async def queue_is_deleted(story: Story) -> AsyncIterator[None]:
     await story.playground.cupsd.lpadmin("-x", PRINTER)
-
-
-async def make_queue(story: Story) -> None:
+    yield
     await story.playground.cupsd.add_queue(PRINTER, story.printers[PRINTER].device_uri)
 
 
-async def stop_cups(story: Story) -> None:
+@asynccontextmanager
+async def cups_is_stopped(story: Story) -> AsyncIterator[None]:
     await story.playground.cupsd.stop()
-
-
-async def start_cups(story: Story) -> None:
+    yield
     await story.playground.cupsd.start()
 
 
-async def restart_cups(story: Story) -> None:
-    await stop_cups(story)
-    await start_cups(story)
+@asynccontextmanager
+async def cups_restarts(story: Story) -> AsyncIterator[None]:
+    await story.playground.cupsd.stop()
+    await story.playground.cupsd.start()
+    yield
 
 
-async def hang_cups(story: Story) -> None:
+@asynccontextmanager
+async def cups_hangs(story: Story) -> AsyncIterator[None]:
     os.kill(story.playground.cupsd.pid, signal.SIGSTOP)
-
-
-async def cups_goes_on(story: Story) -> None:
+    yield
     os.kill(story.playground.cupsd.pid, signal.SIGCONT)
 
 
-async def nothing(story: Story) -> None:
-    pass
-
-
 ROWS = {
-    "out of paper": printer_says("media-empty"),
-    "jam": printer_says("media-jam"),
-    "cover open": printer_says("cover-open"),
-    "switched off": Row(
-        lambda story: story.printers[PRINTER].fault("offline"), lambda story: story.printers[PRINTER].mend(), ""
-    ),
-    "switched off in the middle": Row(
-        lambda story: story.printers[PRINTER].fault("offline"),
-        lambda story: story.printers[PRINTER].mend(),
-        "",
-        while_printing=True,
-        may_be_uncertain=True,
-    ),
-    "hangs": Row(hang, go_on, ""),
-    "slow": Row(lambda story: story.printers[PRINTER].fault("slow 4"), nothing, ""),
-    "paused in CUPS by a person": Row(cups("cupsdisable", PRINTER), cups("cupsenable", PRINTER), "aused"),
-    "rejects jobs": Row(cups("cupsreject", PRINTER), cups("cupsaccept", PRINTER), "not accepting jobs"),
-    "queue deleted": Row(delete_queue, make_queue, "has no queue 'a5'"),
-    "CUPS stopped": Row(stop_cups, start_cups, "can't be reached"),
-    "CUPS restarted in the middle": Row(restart_cups, nothing, "", while_printing=True),
-    "CUPS hangs": Row(hang_cups, cups_goes_on, "did not answer"),
+    "out of paper": Row(of_printer("media-empty"), "media-empty"),
+    "jam": Row(of_printer("media-jam"), "media-jam"),
+    "cover open": Row(of_printer("cover-open"), "cover-open"),
+    "switched off": Row(of_printer("offline")),
+    "switched off in the middle": Row(of_printer("offline"), while_printing=True, may_be_uncertain=True),
+    "hangs": Row(hangs),
+    "slow": Row(slow),
+    "paused in CUPS by a person": Row(of_cups("cupsdisable", "cupsenable"), "the queue is paused in CUPS"),
+    "paused by CUPS itself": Row(stopped_by_cups, "the queue is paused in CUPS"),
+    "wants a password": Row(wants_password, "wants a user name and password"),
+    "rejects jobs": Row(of_cups("cupsreject", "cupsaccept"), "not accepting jobs"),
+    "queue deleted": Row(queue_is_deleted, "has no queue 'a5'"),
+    "CUPS stopped": Row(cups_is_stopped, "can't be reached"),
+    "CUPS restarted in the middle": Row(cups_restarts, while_printing=True),
+    "CUPS hangs": Row(cups_hangs, "did not answer"),
 }
 
 
@@ -138,20 +182,15 @@ async def test_every_slip_comes_out_once_and_in_order(desk: Story, fault: str) -
         await printer.fault("slow 2")
         numbers.append(await slip(desk))
         await until(lambda: desk.deliveries(numbers[0])[0].state == "pending", "the first slip to be with CUPS")
-    await row.make(desk)
-    try:
+    async with row.fault(desk):
         numbers += [await slip(desk) for _ in range(2)]
         await until(lambda: row.says in desk.deliveries(numbers[0])[0].reason, f"word of {row.says!r}", seconds=20)
         numbers.append(await slip(desk))
-    finally:
-        await row.mend(desk)
-        mended = time.monotonic()
-        if row.while_printing:
-            await printer.mend()
-    try:
-        await until(lambda: all(line.state in ENDS for line in desk.deliveries(*numbers)), "all to end", seconds=90)
-    finally:
+    mended = time.monotonic()
+    if row.while_printing:
         await printer.mend()
+    await until(lambda: all(line.state in ENDS for line in desk.deliveries(*numbers)), "all to end", seconds=90)
+    await printer.mend()
     print(f"\n{fault:32} all printed {time.monotonic() - mended:5.1f} s after it was mended")
     lines = desk.deliveries(*numbers)
     uncertain = [line.queue_id for line in lines if line.state == "uncertain"]

@@ -106,9 +106,10 @@ def test_a_device_that_may_still_say_something_is_waited_for(cups: JobStatus | N
         (COMPLETED, {"shows_jobs": True}, Verdict.PRINTED),
         (COMPLETED, {"shows_jobs": True, "watched": True, "was_seen": True}, Verdict.PRINTED),
         (ABORTED, {"shows_jobs": True, "watched": True, "was_seen": True}, Verdict.UNCERTAIN),
-        # It had it, was away, and has it no more.
-        (COMPLETED, {"shows_jobs": True, "was_seen": True}, Verdict.UNCERTAIN),
-        (COMPLETED, {"was_seen": True, "silent": True}, Verdict.UNCERTAIN),
+        # It was away meanwhile, perhaps with the slip in it.
+        (COMPLETED, {"shows_jobs": True, "was_silent": True}, Verdict.UNCERTAIN),
+        (COMPLETED, {"was_silent": True, "silent": True}, Verdict.UNCERTAIN),
+        (CANCELLED_EARLY, {"was_silent": True, "silent": True}, Verdict.REFUSED),
         (CANCELLED, {}, Verdict.UNCERTAIN),
         (ABORTED, {"silent": True}, Verdict.UNCERTAIN),
         (CANCELLED_EARLY, {"silent": True}, Verdict.REFUSED),
