@@ -146,10 +146,10 @@ class Appliance:
         for hop in config.next_hops:
             backoff = config.delivery_for(hop.name).retry_first
             transports[hop.name] = SmtpTransport(hop, hostname, self._assembler, resolver, backoff)
+        desks: dict[str, PrinterTransport] = {}
         for printer in config.printers:
-            transports[PRINT + printer.name] = PrinterTransport(
-                printer, config, self._store, self._renderer, self._cups, self._maillog
-            )
+            transport = PrinterTransport(printer, config, self._store, self._renderer, self._cups, self._maillog, desks)
+            transports[PRINT + printer.name] = desks[printer.name] = transport
         for rule in config.rules:
             if rule.hold is not None:
                 transports[HOLD + rule.name] = Parked(State.HELD, rule.hold)

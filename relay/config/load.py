@@ -225,6 +225,12 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
             )
         if printer.profile not in profiles:
             yield ("printers", i, "profile"), f"there is no profile {printer.profile!r} ({choices(profiles)})"
+        beside = {each.name for each in config.printers if each.institution == printer.institution} - {printer.name}
+        for setting, names in printer.names_of_others:
+            for name in names:
+                if name not in beside:
+                    meaning = f"{printer.institution!r} has no other printer {name!r} ({choices(beside)})"
+                    yield ("printers", i, setting), meaning
     yield from unknown_in_rules(config)
     if config.pictures.allow and config.copies().folder is None:
         yield ("pictures", "folder"), "with the spool on a server the folder of the copies has to be named"

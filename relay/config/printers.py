@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from relay.config.kinds import Duration, Mailbox, Name, Settings, Size, Text
 from relay.config.next_hops import Retry
+
+Trouble = Literal["paper", "jam", "cover", "supply", "offline", "paused", "other"]
+"""What may be wrong with a printer: `offline` is what does not answer, `paused` a queue that somebody has stopped."""
+
+TROUBLES: tuple[Trouble, ...] = get_args(Trouble)
 
 
 class Cups(Settings):
@@ -57,8 +62,32 @@ class Printer(Settings):
     "Profile that lays out its slips."
     desk: Annotated[str, Field(max_length=100)] | None = None
     "What slips call the desk; without it the printer's name."
+    alternates: tuple[Name, ...] = ()
+    "Printers of the same institution that print its slips while it is in trouble: the first one that is well."
+    alternate_after: Duration = 600.0
+    "How long it has to be in trouble for that."
+    alternate_for: tuple[Trouble, ...] = TROUBLES
+    "What trouble counts: `paper`, `jam`, `cover`, `supply`, `offline`, `paused`, `other`."
+    moved_note: Annotated[str, Field(max_length=100)] = "For {desk}"
+    "What stands on a slip that moved; `{desk}` is what its slips call it."
+    shares_with: tuple[Name, ...] = ()
+    "Printers of the same institution that print its slips when it is busy and they are not: a pool."
     retry: Retry = Retry()
     "Other times than those of [delivery]."
+
+    @property
+    def names_of_others(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """The settings that name other printers, with what they say."""
+        return ("alternates", self.alternates), ("shares_with", self.shares_with)
+
+    @field_validator("moved_note")
+    @classmethod
+    def _note(cls, value: str) -> str:
+        try:
+            value.format(desk="")
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise ValueError('may have {desk} in it and no other braces, as in "For {desk}"') from None
+        return value
 
     @model_validator(mode="after")
     def _never_given_up(self) -> Self:

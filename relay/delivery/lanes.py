@@ -63,7 +63,7 @@ class Lane:
         "Those of them that are just being accepted."
         self.is_shut = False
         "Whether the way out itself is in trouble: nothing is tried until it opens again."
-        self._trusted = route.limits.per_destination == 1
+        self._trusted = _is_trusted_at_first(route.limits)
         self._failures = 0
         self._failed_at = 0.0
         self._lost = 0
@@ -154,6 +154,10 @@ class Lane:
         self._failures += 1
         self._failed_at = time.monotonic()
         self._lost = 0
-        self._trusted = limits.per_destination == 1
+        self._trusted = _is_trusted_at_first(limits)
         self.is_shut = True
         return wait * (1 + random.random() / 10)  # noqa: S311 - jitter, no secret
+
+
+def _is_trusted_at_first(limits: Limits) -> bool:
+    return limits.per_destination == 1 or not limits.is_probed

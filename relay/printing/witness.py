@@ -92,9 +92,11 @@ class Witness:
         if self._device is None:
             return None
         try:
-            return await self._device.state()
+            state = await self._device.state()
         except PrintError:
             return None
+        self.answers = True
+        return state
 
     def hid(self) -> None:
         """It was waited for in vain: CUPS completed a job, and the device never showed it, or never said a word."""

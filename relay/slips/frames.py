@@ -100,6 +100,7 @@ def occasion_header(occasion: Occasion) -> dict[str, str | None]:
         "institution": occasion.institution,
         "received_at": occasion.received_at.isoformat() if occasion.received_at else None,
         "printed_at": occasion.printed_at.isoformat() if occasion.printed_at else None,
+        "note": occasion.note,
     }
 
 
@@ -112,6 +113,7 @@ def occasion_from(header: dict[str, str | None]) -> Occasion:
         institution=header["institution"] or "",
         received_at=datetime.fromisoformat(received) if received else None,
         printed_at=datetime.fromisoformat(printed) if printed else None,
+        note=header["note"] or "",
     )
 
 

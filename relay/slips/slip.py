@@ -18,6 +18,8 @@ class Occasion:
     institution: str = ""
     received_at: datetime | None = None
     printed_at: datetime | None = None
+    note: str = ""
+    "What is to be said of this slip, above it."
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,8 @@ class NewDelivery:
     "How often a rule prints it; 0 for what its profile says."
     copy_of: int | None = None
     "The number of the delivery that a rule made this one from; None for a recipient of the envelope."
+    moved_from: str = ""
+    "The printer that was in trouble, where another one prints it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class Delivery:
     profile: str = ""
     copies: int = 0
     copy_of: int | None = None
+    moved_from: str = ""
     job: PrintJob | None = None
 
     @property

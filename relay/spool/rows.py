@@ -28,6 +28,7 @@ _DELIVERY_COLUMNS = (
     "profile",
     "copies",
     "copy_of",
+    "moved_from",
 )
 
 _JOB_FIELDS = tuple(field.name for field in fields(PrintJob))

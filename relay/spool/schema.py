@@ -103,6 +103,7 @@ deliveries = Table(
     Column("profile", String(63), nullable=False, server_default=""),
     Column("copies", Integer, nullable=False, server_default="0"),
     Column("copy_of", Integer),
+    Column("moved_from", String(63), nullable=False, server_default=""),
     Index(
         "ix_deliveries_due",
         "destination",

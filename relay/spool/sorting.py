@@ -40,6 +40,7 @@ def _values(way: NewDelivery, delivery: Delivery, now: float) -> dict[str, Any]:
         "destination": way.destination,
         "profile": way.profile,
         "copies": way.copies,
+        "moved_from": way.moved_from,
         "warn_at": way.warn_at,
         "expires_at": way.expires_at,
         "next_attempt_at": now,

@@ -97,6 +97,7 @@ def _row(queue_id: str, number: int, delivery: NewDelivery) -> dict[str, Any]:
         "profile": delivery.profile,
         "copies": delivery.copies,
         "copy_of": delivery.copy_of,
+        "moved_from": delivery.moved_from,
     }
 
 
@@ -128,6 +129,7 @@ def held_at_once(new: NewMessage, retry_at: Sequence[float | None]) -> list[Deli
                 profile=delivery.profile,
                 copies=delivery.copies,
                 copy_of=delivery.copy_of,
+                moved_from=delivery.moved_from,
             )
         )
     return held

@@ -22,6 +22,8 @@ class Limits:
     "Attempts at the same time for one destination."
     rate: float | None = None
     "Most attempts begun per second on the route; None for no limit."
+    is_probed: bool = True
+    "Whether a destination gets one delivery at a time until something went well."
     backoff_first: float = 60.0
     "Seconds until a destination that can't be reached is asked again; doubled by each further failure."
     backoff_longest: float = 600.0

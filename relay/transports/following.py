@@ -50,6 +50,8 @@ class Follower:
         self._poll = poll
         self._interrupted = asyncio.Event()
         self._resumed_at = 0.0
+        self.trouble = ""
+        "What keeps the job from paper that is followed now."
 
     def interrupt(self) -> None:
         """Following a job can go on after the start: its id is in the spool."""
@@ -60,6 +62,12 @@ class Follower:
 
         `watched` when that was just now, so that the device could not do anything unseen. Raises Interrupted.
         """
+        try:
+            return await self._follow(delivery, job, job_id, watched=watched)
+        finally:
+            self.trouble = ""
+
+    async def _follow(self, delivery: Delivery, job: PrintJob, job_id: int, *, watched: bool) -> Followed:
         if not job.sent or job.sent_at is None:
             job = replace(job, sent=True, sent_at=time.time())
             delivery = await self._store.record_job(delivery, job)
@@ -91,9 +99,10 @@ class Follower:
                 if judgement.grade == DEVICE_CONFIRMED:
                     await self._take_from_cups(await self._store.record_job(delivery, job), job_id, status)
                 return Followed(judgement, job)
-            trouble_now = await self._trouble(status, job)
-            if trouble_now != trouble:
-                trouble = trouble_now
+            silent = "the printer does not answer" if devices is None and self._witness.answers else ""
+            self.trouble = await self._trouble(status, job) or silent
+            if self.trouble != trouble:
+                trouble = self.trouble
                 delivery = await self._store.pending(delivery, trouble)
             await self._rest(job_id)
 

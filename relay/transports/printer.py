@@ -9,7 +9,9 @@ order in which they arrived (at each of several nodes).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections.abc import Mapping
 from datetime import datetime
 
 from relay.config.printers import Printer
@@ -20,14 +22,16 @@ from relay.maillog import MailLog
 from relay.printing.cups import CupsServer
 from relay.printing.evidence import Verdict
 from relay.printing.jobs import job_options
+from relay.printing.trouble import Trouble, of_device, of_queue, trouble_of
 from relay.printing.witness import Witness
 from relay.routing.rules import PRINT
 from relay.slips.pool import RenderPool
 from relay.slips.slip import Occasion, Slip
-from relay.spool.records import Delivery, Key, Outcome, PrintJob, State
+from relay.spool.records import Delivery, Key, NewDelivery, Onward, Outcome, PrintJob, State
 from relay.spool.store import Store
 from relay.transports import Limits
 from relay.transports.following import Follower
+from relay.transports.standing_in import Desk, Move, StandIns
 
 MOST_ABORTS = 3
 """Times that a printer may throw a slip away before it is held."""
@@ -41,28 +45,50 @@ LONGEST_WAIT = 15.0
 class PrinterTransport:
     """Deliveries to one printer."""
 
-    limits = Limits(total=1, per_destination=1)
-
     def __init__(
-        self, printer: Printer, config: Config, store: Store, renderer: RenderPool, cups: CupsServer, maillog: MailLog
+        self,
+        printer: Printer,
+        config: Config,
+        store: Store,
+        renderer: RenderPool,
+        cups: CupsServer,
+        maillog: MailLog,
+        desks: Mapping[str, Desk] | None = None,
     ) -> None:
-        self._printer = printer
+        """`desks` are all printers by name, for those that stand in for others; it may be filled later."""
+        self.printer = self._printer = printer
+        # One slip at the printer, and one that looks for another printer.
+        places = 2 if printer.alternates or printer.shares_with else 1
+        self.limits = Limits(total=places, per_destination=places, is_probed=False)
         self._config = config
         self._shut_for = min(config.delivery_for(PRINT + printer.name).retry_first, LONGEST_WAIT)
         self._store = store
         self._renderer = renderer
         self._cups = cups
         self._maillog = maillog
-        self._follower = Follower(printer.name, cups, Witness(cups, printer.queue), store, maillog, config.cups.poll)
+        self._witness = Witness(cups, printer.queue)
+        self._follower = Follower(printer.name, cups, self._witness, store, maillog, config.cups.poll)
+        self._stand_ins = StandIns(self, desks or {}) if places > 1 else None
+        self._door, self._turn = asyncio.Lock(), asyncio.Lock()
         self._aborted: dict[Key, int] = {}
         "How often slips were thrown away by the printer that wait to be printed again."
 
     async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
-        """Prints the slip, or goes on where an earlier attempt was cut off."""
+        """Prints the slip, or goes on where an earlier attempt was cut off; or sends it to a printer that stands in."""
         try:
-            if delivery.job is not None:
-                return await self._resume(delivery, delivery.job, content)
-            return await self._print(delivery, content)
+            # Whoever comes first decides first, and has the printer first.
+            async with self._door:
+                if delivery.job is None and self._stand_ins is not None:
+                    move = await self._stand_ins.turn(moved=bool(delivery.moved_from))
+                    if move is not None:
+                        return self._moved(delivery, move)
+                await self._turn.acquire()
+            try:
+                if delivery.job is not None:
+                    return await self._resume(delivery, delivery.job, content)
+                return await self._print(delivery, content)
+            finally:
+                self._turn.release()
         except RenderError as error:
             return Outcome(State.HELD, f"can't be rendered: {error}")
         except JobRefused as error:
@@ -73,9 +99,49 @@ class PrinterTransport:
     def interrupt(self) -> None:
         """What is followed is taken up at the next start."""
         self._follower.interrupt()
+        if self._stand_ins is not None:
+            self._stand_ins.interrupt()
 
     async def close(self) -> None:
         """Nothing to let go of: the renderer and CUPS belong to all printers."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a slip is at the printer, or on its way there."""
+        return self._turn.locked()
+
+    async def trouble(self) -> Trouble | None:
+        """What keeps the printer from printing now, as far as CUPS and the device say."""
+        if self.is_busy:
+            return trouble_of(self._follower.trouble)
+        try:
+            queue = of_queue(await self._cups.queue_status(self._printer.queue), self._printer.queue)
+        except JobUnknown:
+            return trouble_of(f"CUPS has no queue {self._printer.queue!r}")
+        except PrintError as error:
+            return trouble_of(str(error))
+        await self._witness.find()
+        state = await self._witness.state()
+        if state is None:
+            return queue or (trouble_of("the printer does not answer") if self._witness.answers else None)
+        return queue or of_device(state)
+
+    def _moved(self, delivery: Delivery, move: Move) -> Outcome:
+        route = PRINT + move.to.name
+        way = NewDelivery(
+            recipient=delivery.recipient,
+            route=route,
+            destination=route,
+            notify=delivery.notify,
+            orcpt=delivery.orcpt,
+            warn_at=delivery.warn_at,
+            expires_at=delivery.expires_at,
+            profile=delivery.profile,
+            copies=delivery.copies,
+            copy_of=delivery.copy_of,
+            moved_from=self._printer.name if move.for_trouble else delivery.moved_from,
+        )
+        return Outcome(State.QUEUED, f"moved to the printer {move.to.name}: {move.why}", onward=Onward(way))
 
     async def _print(self, delivery: Delivery, content: bytes) -> Outcome:
         profile = self._profile(delivery)
@@ -129,6 +195,8 @@ class PrinterTransport:
         if judgement.verdict is Verdict.AGAIN:
             return await self._again(delivery, judgement.why, notes)
         self._aborted.pop(delivery.key, None)
+        if judgement.verdict is Verdict.PRINTED and self._stand_ins is not None:
+            self._stand_ins.is_well()
         state = _STATES[judgement.verdict]
         return Outcome(state, judgement.why, evidence=judgement.grade, notes=notes, job=job)
 
@@ -169,7 +237,17 @@ class PrinterTransport:
             institution=message.institution,
             received_at=datetime.fromtimestamp(message.received_at).astimezone(),
             printed_at=datetime.now().astimezone(),
+            note=self._note(delivery),
         )
+
+    def _note(self, delivery: Delivery) -> str:
+        """What a slip says of the printer that it was meant for."""
+        if not delivery.moved_from:
+            return ""
+        with contextlib.suppress(KeyError):
+            from_ = self._config.printer(delivery.moved_from)
+            return from_.moved_note.format(desk=from_.desk or from_.name)
+        return delivery.moved_from
 
     def _log(self, delivery: Delivery, job: PrintJob, event: str) -> None:
         self._maillog.job(
