@@ -3,6 +3,8 @@
 PYTHON_IN_VENV := .venv/bin/python
 DIR ?= playground
 PORTS ?= 20250
+# Most tests wait for a printer or a clock, so that more of them than there are processors go side by side.
+WORKERS ?= 3
 
 .PHONY: help setup demo test prove lint check format playground lock bench clean corpus-report
 
@@ -15,8 +17,8 @@ setup:  ## install what is missing: Debian packages (as root or with sudo) and .
 demo: setup  ## see the main job run: one letter out, three slips on paper
 	@$(PYTHON_IN_VENV) -m tests.harness.demo
 
-test: setup  ## all tests
-	$(PYTHON_IN_VENV) -m pytest
+test: setup  ## all tests, WORKERS files of them at a time
+	$(PYTHON_IN_VENV) -m pytest -n $(WORKERS) --dist loadfile
 
 prove: setup  ## the long proofs, besides what `make test` shows
 	$(PYTHON_IN_VENV) -m pytest -m prove
@@ -30,7 +32,7 @@ lint: setup  ## format, lint, types, layers: half a minute
 	.venv/bin/lint-imports --no-cache
 
 check: lint  ## the same and the unit tests
-	$(PYTHON_IN_VENV) -m pytest -q tests/unit
+	$(PYTHON_IN_VENV) -m pytest -q -n $(WORKERS) --dist loadfile tests/unit
 
 format: setup  ## put the code into the project's form
 	.venv/bin/ruff format .

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import random
 import socket
 import time
@@ -16,6 +17,8 @@ from typing import TypeVar, overload
 T = TypeVar("T")
 
 LOCALHOST = "127.0.0.1"
+PLACES = 8
+"""How many test processes find ports without meeting each other."""
 
 
 class TookTooLong(AssertionError):
@@ -77,9 +80,14 @@ def busy_ports(ports: Iterable[int]) -> list[int]:
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` free ports in a row, below the range that the kernel gives to clients."""
+    """The first of `count` free ports in a row, below the range that the kernel gives to clients.
+
+    Tests that run side by side (pytest-xdist) look in places of their own, or two would find the same ones.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    begin = 10_000 + worker % PLACES * (22_000 // PLACES)
     for _ in range(200):
-        first = random.randrange(10_000, 32_000 - count)
+        first = random.randrange(begin, begin + 22_000 // PLACES - count)
         if not busy_ports(range(first, first + count)):
             return first
     raise OSError(f"there are no {count} free ports in a row")
