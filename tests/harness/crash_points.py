@@ -41,6 +41,7 @@ from relay.errors import LeaseLost
 from relay.intake.session import SmtpSession
 from relay.mail.status import Reply
 from relay.printing.cups import CupsServer
+from relay.printing.witness import Witness
 from relay.slips.pool import RenderPool
 from relay.spool import commit, leases, migrations, writes
 from relay.spool.records import Delivery, NewMessage, Outcome
@@ -79,6 +80,7 @@ STOPPING = ("sign out: before", "sign out: written")
 COMMANDS = ("EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "RSET")
 DIALOGUE = ("connection", "EHLO", "MAIL", "RCPT", "DATA")
 QUESTIONS = ("queues", "create_job", "send_document", "job", "find_job", "cancel_job")
+ASKED_OF_DEVICE = "jobs_named"
 NEXT_HOP = (
     "next hop connection: before",
     "next hop connection: greeted",
@@ -97,7 +99,7 @@ PRINTING = (
     "describe: after",
     "render: before",
     "render: after",
-    *(f"{name}: {when}" for name in QUESTIONS for when in ("before", "answered")),
+    *(f"{name}: {when}" for name in (*QUESTIONS, ASKED_OF_DEVICE) for when in ("before", "answered")),
     "document: begun",
     "document: half sent",
     "document: not ended",
@@ -391,6 +393,7 @@ def _around_printing(wires: Tripwires) -> None:
     _around(wires, RenderPool, "render", "render: before", "render: after")
     for name in QUESTIONS:
         _around(wires, CupsServer, name, f"{name}: before", f"{name}: answered")
+    _around(wires, Witness, ASKED_OF_DEVICE, f"{ASKED_OF_DEVICE}: before", f"{ASKED_OF_DEVICE}: answered")
 
     def connect(original: Callable[[CupsServer], Any]) -> Callable[[CupsServer], Any]:
         def watched(self: CupsServer) -> _Watched:

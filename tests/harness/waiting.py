@@ -49,7 +49,7 @@ async def until(
     condition: Callable[[], object],
     what: str | Callable[[], str],
     *,
-    seconds: float = 10.0,
+    seconds: float = 30.0,
     every: float = 0.02,
 ) -> object:
     """The first true value of `condition` (a plain or an async function); TookTooLong after `seconds`.
