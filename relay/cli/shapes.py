@@ -15,17 +15,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.config.printers import Printer
-from relay.config.profiles import Profile
-from relay.printing.diagnosis import Fault
-from relay.printing.queues import Queue
-from relay.spool.histories import DeliveryHistory, MessageHistory
-from relay.spool.orders import Result
-from relay.spool.queries import DeliveryLine, Group
+if TYPE_CHECKING:  # who prints one of these shapes need not load the parts that all the others come from
+    from relay.config.printers import Printer
+    from relay.config.profiles import Profile
+    from relay.printing.diagnosis import Fault
+    from relay.printing.queues import Queue
+    from relay.spool.histories import DeliveryHistory, MessageHistory
+    from relay.spool.orders import Result
+    from relay.spool.queries import DeliveryLine, Group
 
 Json = dict[str, Any]
 

@@ -21,6 +21,7 @@ ERROR_POLICY = "retry-job"
 _SIZE = re.compile(r"_(\d+(?:\.\d+)?)x(\d+(?:\.\d+)?)(mm|in)$")
 _RANGE = ("custom_min_", "custom_max_")
 _TOLERANCE_MM = 1.0
+_SHORT_SLIP_MM = 60.0
 _SEVERITY = re.compile(r"-(report|warning|error)$")
 _STOPPERS = {
     "cover-open": "close the cover",
@@ -84,6 +85,9 @@ def server_faults(settings: Mapping[str, str]) -> list[Fault]:
     if not _OFF.fullmatch(kept):
         what = f"PreserveJobFiles is {kept}: CUPS keeps slips, with names of patrons, after they are printed"
         found.append(Fault(what, "set PreserveJobFiles No in cupsd.conf", stops=False))
+    if _OFF.fullmatch(settings.get("preservejobhistory", "Yes")):
+        what = "PreserveJobHistory is off: CUPS forgets what became of a job, so that after a crash nobody can tell"
+        found.append(Fault(what, "set PreserveJobHistory 2592000 in cupsd.conf", stops=False))
     return found
 
 
@@ -92,8 +96,8 @@ def has_paper(profile: Profile, media: tuple[str, ...]) -> bool:
     width, height = paper_size(profile.paper)
     least, most = _custom(media, "min"), _custom(media, "max")
     if least and most and least[0] - _TOLERANCE_MM <= width <= most[0] + _TOLERANCE_MM:
-        # A roll is cut where the slip ends, so it needs a range of lengths.
-        if height is None and most[1] - least[1] > _TOLERANCE_MM:
+        # A roll is cut where the slip ends, so it needs a range of lengths, the short ones among them.
+        if height is None and least[1] <= _SHORT_SLIP_MM < most[1]:
             return True
         if height is not None and least[1] - _TOLERANCE_MM <= height <= most[1] + _TOLERANCE_MM:
             return True

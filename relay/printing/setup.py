@@ -127,7 +127,7 @@ async def carry_out(server: CupsServer, name: str, steps: Plan) -> None:
     def change(connection: cups.Connection) -> None:
         if Setting.QUEUE in todo:
             connection.setPrinterShared(name, False)
-        if Setting.DEVICE in todo:
+        if todo & {Setting.DEVICE, Setting.DRIVER}:  # what the driver was asked for under is bare
             connection.setPrinterDevice(name, steps.device)
         if Setting.POLICY in todo:
             connection.setPrinterErrorPolicy(name, ERROR_POLICY)

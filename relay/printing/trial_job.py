@@ -58,7 +58,13 @@ async def follow(
     loop = asyncio.get_running_loop()
     deadline, trouble = loop.time() + seconds, ""
     while True:
-        status = await server.job(job_id)
+        try:
+            status = await server.job(job_id)
+        except JobUnknown:
+            raise PrintError(
+                f"CUPS has forgotten job {job_id} (PreserveJobHistory is off, or somebody purged it): look whether it "
+                "is on paper"
+            ) from None
         if status.end is not None:
             return status
         if status.trouble != trouble:

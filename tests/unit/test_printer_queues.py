@@ -152,6 +152,7 @@ def test_what_stops_slips_comes_first() -> None:
         ("80mm", ("om_roll_80x200mm", "custom_min_20x20mm", "custom_max_80x3000mm"), True),
         ("58mm", ("custom_min_70x20mm", "custom_max_80x3000mm"), False),
         ("80mm", ("custom_80x200mm_80x200mm",), False),
+        ("80mm", ("custom_min_76x127mm", "custom_max_216x356mm"), False),
         ("80mm", ("iso_a4_210x297mm", "custom_min_80x200mm", "custom_max_80x200mm"), False),
         ("A4", (), False),
     ],
@@ -245,6 +246,8 @@ def test_the_defaults_of_cups_are_told_of_and_the_snippet_mends_them() -> None:
     for name in ("MaxJobTime", "MaxJobs", "JobRetryLimit", "PreserveJobFiles"):
         assert name in said
     assert not any(fault.stops for fault in server_faults({}))
+    settings = directives(SNIPPET.read_text(encoding="utf-8")) | {"preservejobhistory": "No"}
+    assert [fault.what[:18] for fault in server_faults(settings)] == ["PreserveJobHistory"]
     settings = directives(SNIPPET.read_text(encoding="utf-8"))
     assert server_faults(settings) == []
     assert settings["errorpolicy"] == "retry-job"
