@@ -16,7 +16,8 @@ from relay.config.printers import Printer
 from relay.config.settings import Config
 from relay.errors import NotPermitted, PrintError
 from relay.printing.cups import CupsServer
-from relay.printing.devices import expected_evidence, trouble_reaching
+from relay.printing.device_uris import trouble_reaching
+from relay.printing.evidence import HANDED_OVER, Judgement, Verdict
 from relay.printing.jobs import job_options
 from relay.printing.queues import Queue, read_queues
 from relay.printing.setup import Plan, Setting, carry_out, plan
@@ -147,9 +148,12 @@ async def _test(config: Config, printer: Printer, seconds: float) -> None:
         seconds=seconds,
         tell=click.echo,
     )
-    if not job.came_out:
-        raise PrintError(_failure(printer, job, seconds))
-    click.echo(f"CUPS completed job {job.job_id}: {_evidence(queue)}")
+    judgement = job.judgement
+    if judgement is None or judgement.verdict is not Verdict.PRINTED:
+        raise PrintError(f"the test page of {printer.name} did not come out{_failure(job, judgement, seconds)}")
+    click.echo(f"{judgement.why}: {judgement.grade}")
+    if judgement.grade == HANDED_OVER:
+        click.echo("the device does not say what becomes of it: look whether the page is there")
 
 
 async def _render(config: Config, printer: Printer) -> Slip:
@@ -167,18 +171,11 @@ async def _render(config: Config, printer: Printer) -> Slip:
         await pool.stop()
 
 
-def _evidence(queue: Queue) -> str:
-    if expected_evidence(queue.device) == "handed-over":
-        return "handed-over (the device does not say what becomes of it: look whether the page is there)"
-    return "spooler-confirmed (look at the page: what CUPS completed is not always on paper)"
-
-
-def _failure(printer: Printer, job: TrialJob, seconds: float) -> str:
-    if job.status.end is None:
-        why = job.status.trouble or "the queue does not say why; `slip-relay printers` may"
-        return (
-            f"the test page of {printer.name} did not come out within {seconds:g} s ({why}); job {job.job_id} is still "
-            f"with CUPS: `cancel {job.job_id}` takes it back"
-        )
-    message = f" ({job.status.message})" if job.status.message else ""
-    return f"the test page of {printer.name} did not come out: job {job.job_id} was {job.status.end.value}{message}"
+def _failure(job: TrialJob, judgement: Judgement | None, seconds: float) -> str:
+    if judgement is not None:
+        return f": {judgement.why}"
+    why = job.trouble or "nobody says why"
+    return (
+        f" within {seconds:g} s ({why}); job {job.job_id} is still with CUPS: `cancel {job.job_id}` takes it back, "
+        "`slip-relay printers` may say what is wrong"
+    )

@@ -21,8 +21,9 @@ from relay.config.printers import Printer
 from relay.config.profiles import Profile
 from relay.config.settings import Config
 from relay.printing.cups import CupsServer
-from relay.printing.devices import expected_evidence, trouble_reaching
+from relay.printing.device_uris import trouble_reaching
 from relay.printing.diagnosis import Fault, has_paper, queue_faults, server_faults
+from relay.printing.evidence import expected
 from relay.printing.queues import Queue, read_queues, read_settings
 
 _PRINTERS = (
@@ -50,7 +51,7 @@ class Look:
     def evidence(self) -> str:
         """The best evidence its slips can have; "" where no device is known."""
         device = self.queue.device if self.queue is not None else self.printer.device
-        return expected_evidence(device) if device else ""
+        return expected(device) if device else ""
 
     @property
     def has_paper(self) -> bool:

@@ -29,7 +29,7 @@ class Cups(Settings):
     encryption: Literal["never", "if-requested", "required"] = "if-requested"
     "TLS on the way to host:port. CUPS does not check whose certificate it is (docs/design.md, Printing)."
     username: Text | None = None
-    "Name it is spoken to under; without it that of this process on a socket, else slip-relay."
+    "Name it is spoken to under, and owner of the jobs; without it slip-relay."
     password: Secret | None = None
     "Password of that name, for a server that asks for one."
 

@@ -62,7 +62,9 @@ class CupsServer:
         self._name = settings.server
         self._timeout = settings.timeout
         self._encryption = _ENCRYPTION[settings.encryption]
-        self._user = settings.username or (_own_name() if self._is_socket else "") or "slip-relay"
+        self.user = settings.username or "slip-relay"
+        "The owner of our jobs."
+        self._administrator = settings.username or (_own_name() if self._is_socket else "") or self.user
         self._password = settings.password
         self._threads = threading.BoundedSemaphore(MAX_THREADS)
 
@@ -87,7 +89,7 @@ class CupsServer:
 
     async def resume_queue(self, queue: str) -> None:
         """Lets a queue go on that CUPS stopped. It may ask who wants that."""
-        await self._ask(lambda c: c.enablePrinter(queue))
+        await self.ask(lambda c: c.enablePrinter(queue))
 
     async def create_job(self, queue: str, name: str, options: Mapping[str, str]) -> int:
         """Creates a job without a document and returns its id. Nothing is printed before `send_document`."""
@@ -133,10 +135,11 @@ class CupsServer:
         return await self._ask(find)
 
     async def ask(self, question: Callable[[cups.Connection], T]) -> T:
-        """What `question` answers, asked on a connection of its own; for the modules of this package."""
-        return await self._ask(question)
+        """What `question` answers, asked as who may change queues; for the modules of this package."""
+        return await self._ask(question, self._administrator)
 
-    async def _ask(self, question: Callable[[cups.Connection], T]) -> T:
+    async def _ask(self, question: Callable[[cups.Connection], T], user: str = "") -> T:
+        user = user or self.user
         if not self._threads.acquire(blocking=False):
             raise PrintError(f"CUPS at {self._name} does not answer")
         loop = asyncio.get_running_loop()
@@ -153,7 +156,7 @@ class CupsServer:
         def ask() -> None:
             result, failure = None, None
             try:
-                result = question(self._connect())
+                result = question(self._connect(user))
             except Exception as error:
                 failure = error
             finally:
@@ -168,20 +171,20 @@ class CupsServer:
             raise PrintError(f"CUPS at {self._name} did not answer within {self._timeout:g} s") from None
         except cups.IPPError as error:
             if error.args[0] in _NOT_PERMITTED:
-                raise self._not_permitted() from None
+                raise self._not_permitted(user) from None
             raise _refusal(self._name, error) from None
         except (cups.HTTPError, RuntimeError, OSError) as error:
             if isinstance(error, cups.HTTPError) and error.args[0] in _HTTP_NOT_PERMITTED:
-                raise self._not_permitted() from None
+                raise self._not_permitted(user) from None
             raise PrintError(f"CUPS at {self._name} can't be reached: {error}") from None
 
-    def _connect(self) -> cups.Connection:
+    def _connect(self, user: str) -> cups.Connection:
         # libcups keeps these per thread. Naming the server to Connection alone is not enough: createJob builds the
         # URI of its queue from the port set here, and CUPS does not know the queue under another one.
         cups.setServer(self._host)
         if not self._is_socket:
             cups.setPort(self._port)
-        cups.setUser(self._user)
+        cups.setUser(user)
         cups.setEncryption(self._encryption)
         # Read anew each time, so that a changed password counts at once.
         password = self._password.reveal() if self._password is not None else None
@@ -197,11 +200,11 @@ class CupsServer:
         cups.setPasswordCB2(answer)
         return cups.Connection()
 
-    def _not_permitted(self) -> NotPermitted:
+    def _not_permitted(self, user: str) -> NotPermitted:
         if self._password is None:
-            return NotPermitted(f"CUPS at {self._name} does not let the user {self._user!r} do this without a password")
+            return NotPermitted(f"CUPS at {self._name} does not let the user {user!r} do this without a password")
         return NotPermitted(
-            f"CUPS at {self._name} does not let the user {self._user!r} do this: the password is wrong, or the user "
+            f"CUPS at {self._name} does not let the user {user!r} do this: the password is wrong, or the user "
             "has too few rights"
         )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from relay.config.kinds import paper_size
 from relay.config.printers import Printer
 from relay.config.profiles import Profile
-from relay.printing.devices import lacks_contimeout, speaks_ipp
+from relay.printing.device_uris import lacks_contimeout, may_be_driverless
 from relay.printing.queues import Queue
 
 ERROR_POLICY = "retry-job"
@@ -114,7 +114,7 @@ def _blocked(printer: Printer, queue: Queue) -> Iterator[Fault]:
     if not queue.accepts:
         yield Fault("the queue rejects jobs", f"`cupsaccept {queue.name}`, or {_setup(printer)}")
     if not queue.has_driver:
-        if speaks_ipp(queue.device):
+        if may_be_driverless(queue.device):
             yield Fault("the queue has no driver, so CUPS can't tell the device of paper or PDF", _setup(printer))
         else:
             mend = (

@@ -18,7 +18,7 @@ import cups
 from relay.config.printers import Printer
 from relay.errors import PrintError
 from relay.printing.cups import CupsServer
-from relay.printing.devices import bare, speaks_ipp, with_contimeout
+from relay.printing.device_uris import bare, may_be_driverless, with_contimeout
 from relay.printing.diagnosis import ERROR_POLICY
 from relay.printing.queues import Queue, read_queues
 
@@ -69,9 +69,9 @@ def plan(printer: Printer, queue: Queue | None) -> Plan:
     is_moved = printer.device is not None and bare(printer.device) != bare(queue.device)
     if is_moved and printer.device is not None:
         device = printer.device
-    needs_driver = speaks_ipp(device) and (is_moved or not queue.has_driver)
+    needs_driver = may_be_driverless(device) and (is_moved or not queue.has_driver)
     obstacle = ""
-    if is_moved and not speaks_ipp(device):
+    if is_moved and not may_be_driverless(device):
         obstacle = (
             f"the new device does not speak IPP: see that the driver fits it (`lpadmin -p {queue.name} -m MODEL`)"
         )
@@ -100,7 +100,7 @@ def _creation(printer: Printer) -> Plan:
             obstacle=f"CUPS has no queue {printer.queue!r}: name its device, as in "
             'device = "ipp://10.0.0.5/ipp/print", in its [[printers]] table, and setup makes it'
         )
-    if not speaks_ipp(printer.device):
+    if not may_be_driverless(printer.device):
         return Plan(
             obstacle=f"CUPS has no queue {printer.queue!r}, and its device does not speak IPP: it needs the driver of "
             f"its model: `lpadmin -p {printer.queue} -E -v {printer.device} -m MODEL` makes it (`lpinfo -m` lists the "

@@ -12,8 +12,9 @@ import pytest
 
 from relay.config.printers import Printer
 from relay.config.profiles import BUILT_IN_PROFILES, Profile
-from relay.printing import devices
+from relay.printing import device_uris
 from relay.printing.diagnosis import has_paper, queue_faults, server_faults
+from relay.printing.evidence import expected
 from relay.printing.queues import NO_DRIVER, Queue, directives, queue_from
 from relay.printing.setup import Setting, plan
 
@@ -40,30 +41,42 @@ def printer(device: str | None = DEVICE) -> Printer:
     [
         ("ipp://10.0.0.5/ipp/print", "device-confirmed"),
         ("ipps://printer.example:631/ipp/print?contimeout=4", "device-confirmed"),
-        ("dnssd://Laser._ipp._tcp.local/?uuid=1", "device-confirmed"),
-        ("dnssd://Laser._ipps._tcp.local/", "device-confirmed"),
-        ("ipp://cups.example/printers/desk", "spooler-confirmed"),
-        ("dnssd://Old._printer._tcp.local/", "spooler-confirmed"),
-        ("usb://EPSON/TM-T20?serial=1", "spooler-confirmed"),
-        ("lpd://10.0.0.6/queue", "spooler-confirmed"),
+        ("dnssd://Laser._ipp._tcp.local/?uuid=1", "spooler-confirmed"),
         ("implicitclass://desk/", "spooler-confirmed"),
-        ("dnssd://Old._pdl-datastream._tcp.local/", "handed-over"),
+        ("usb://EPSON/TM-T20?serial=1", "handed-over"),
+        ("lpd://10.0.0.6/queue", "handed-over"),
         ("socket://10.0.0.6:9100", "handed-over"),
         ("file:///dev/usb/lp0", "handed-over"),
         ("serial:/dev/ttyS0?baud=9600", "handed-over"),
+        ("", "handed-over"),
     ],
 )
 def test_the_evidence_to_expect_of_a_device(uri: str, evidence: str) -> None:
-    assert devices.expected_evidence(uri) == evidence
+    assert expected(uri) == evidence
+
+
+@pytest.mark.parametrize(
+    ("uri", "known"),
+    [
+        ("ipp://10.0.0.5/ipp/print", True),
+        ("IPPS://10.0.0.5/ipp/print", True),
+        ("dnssd://Laser._ipps._tcp.local/?uuid=1", True),
+        ("dnssd://Old._pdl-datastream._tcp.local/", False),
+        ("socket://10.0.0.6", False),
+        ("usb://EPSON/TM-T20", False),
+    ],
+)
+def test_who_can_be_asked_for_its_abilities(uri: str, known: bool) -> None:
+    assert device_uris.may_be_driverless(uri) is known
 
 
 def test_a_time_limit_is_added_once_and_only_where_it_is_known() -> None:
-    limited = devices.with_contimeout(DEVICE)
+    limited = device_uris.with_contimeout(DEVICE)
     assert limited == f"{DEVICE}?contimeout=4"
-    assert devices.with_contimeout(limited) == limited
-    assert devices.with_contimeout(f"{DEVICE}?waitjob=false") == f"{DEVICE}?waitjob=false&contimeout=4"
-    assert devices.with_contimeout(f"{DEVICE}?contimeout=60") == f"{DEVICE}?contimeout=60"
-    assert devices.with_contimeout("socket://10.0.0.6") == "socket://10.0.0.6"
+    assert device_uris.with_contimeout(limited) == limited
+    assert device_uris.with_contimeout(f"{DEVICE}?waitjob=false") == f"{DEVICE}?waitjob=false&contimeout=4"
+    assert device_uris.with_contimeout(f"{DEVICE}?contimeout=60") == f"{DEVICE}?contimeout=60"
+    assert device_uris.with_contimeout("socket://10.0.0.6") == "socket://10.0.0.6"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +92,7 @@ def test_a_time_limit_is_added_once_and_only_where_it_is_known() -> None:
     ],
 )
 def test_the_address_of_a_device(uri: str, place: tuple[str, int] | None) -> None:
-    assert devices.address(uri) == place
+    assert device_uris.address(uri) == place
 
 
 def test_a_good_queue_has_no_fault_and_nothing_to_change() -> None:

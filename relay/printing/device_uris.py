@@ -1,4 +1,4 @@
-"""What a device URI says: how the device is spoken to, what can be known of its paper, and whether it answers.
+"""What a device URI says: whether it can do without a driver, how long CUPS waits for it, and whether it answers.
 
 Does: reads device URIs as the backends of CUPS do; tries a TCP connection.
 Promises: asks nothing but whether a port is open; an address that can't be had is an answer, not an error.
@@ -11,33 +11,16 @@ import asyncio
 import contextlib
 import os
 import socket
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 CONTIMEOUT = 4
 """Seconds after which the ipp backend gives a device up that does not answer; without it a job waits for ever."""
 
 _PORTS = {"ipp": 631, "ipps": 631, "http": 80, "https": 443, "socket": 9100, "lpd": 515}
-_FOLLOWED = {"usb", "lpd", "hp", "smb", "ippusb", "implicitclass"}
 
 
-def expected_evidence(uri: str) -> str:
-    """The best evidence that a slip on this device can have, as `relay.spool` keeps it with a delivery.
-
-    device-confirmed: the device speaks IPP and can be asked for the job itself. spooler-confirmed: CUPS talks with what
-    takes the document (a USB port, a print server, another CUPS). handed-over: CUPS writes, and nothing answers.
-    """
-    scheme = scheme_of(uri)
-    if speaks_ipp(uri):
-        # /printers/ and /classes/ are queues of another CUPS, whose word is that of a spooler.
-        path = urlsplit(uri).path if scheme != "dnssd" else ""
-        return "spooler-confirmed" if path.startswith(("/printers/", "/classes/")) else "device-confirmed"
-    if scheme in _FOLLOWED or (scheme == "dnssd" and "._printer._tcp" in uri):
-        return "spooler-confirmed"
-    return "handed-over"
-
-
-def speaks_ipp(uri: str) -> bool:
-    """Whether the device behind it speaks IPP: ipp, ipps, or one of them found by DNS-SD."""
+def may_be_driverless(uri: str) -> bool:
+    """Whether CUPS can ask the device behind it for its abilities: ipp, ipps, or one of them found by DNS-SD."""
     scheme = scheme_of(uri)
     return scheme in ("ipp", "ipps") or (scheme == "dnssd" and ("._ipp._tcp" in uri or "._ipps._tcp" in uri))
 
@@ -70,7 +53,7 @@ def address(uri: str) -> tuple[str, int] | None:
     if port is None:
         return None
     try:
-        parts: SplitResult = urlsplit(uri)
+        parts = urlsplit(uri)
         host, port = parts.hostname, parts.port or port
     except ValueError:
         return None
