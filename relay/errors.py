@@ -16,6 +16,7 @@
     +-- PrintError             CUPS said no, or did not answer
     |   +-- JobUnknown         CUPS does not know the job (any more)
     |   +-- JobRefused         CUPS does not take this job, though it may take others
+    |   +-- NotPermitted       CUPS does not let us do it: no password, a wrong one, or too few rights
     +-- OrderError             an operator's order can't be carried out, or did not reach the service
     +-- Interrupted            the service stops in the middle of a wait; the next start goes on from there
     +-- DnsError               a look-up gave no usable answer
@@ -111,6 +112,10 @@ class PrintError(RelayError):
 
 class JobRefused(PrintError):
     """CUPS does not take this job; waiting would not change that."""
+
+
+class NotPermitted(PrintError):
+    """CUPS does not let this user do it; the message says which user, and what CUPS wants."""
 
 
 class JobUnknown(PrintError):

@@ -21,6 +21,7 @@ _HOMES = {
     "hash-password": "service",
     "metrics": "metrics",
     "pictures": "pictures",
+    "printers": "printers",
     "profiles": "slips",
     "queue": "queue",
     "render": "slips",

@@ -4,6 +4,9 @@
 - a delivery (`queue list`): the fields of `relay.spool.queries.DeliveryLine`, and `id`, which is QUEUE-ID/NUMBER.
 - a message (`queue show`, and a list of them from `queue trace`): the fields of `relay.spool.records.Message`,
   `has_body`, and `deliveries`, which have besides `history` (attempts), `orders`, `dsns` and `job` (null for none).
+- printers (`printers`): `{"server": {name, settings_read, faults}, "printers": [...]}`; a printer is `{name,
+  institution, queue, state, device, evidence, profile, paper, has_paper, waiting, driver, error_policy, faults}`, a
+  fault `{what, mend, stops}`. What is not known, because the queue is missing, is null.
 - what came of an order (`queue hold` and so on): `{"done": [{id, was, state}], "refused": [{id, why}]}`.
 """
 
@@ -12,13 +15,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.spool.histories import DeliveryHistory, MessageHistory
-from relay.spool.orders import Result
-from relay.spool.queries import DeliveryLine, Group
+if TYPE_CHECKING:  # who prints one of these shapes need not load the parts that all the others come from
+    from relay.config.printers import Printer
+    from relay.config.profiles import Profile
+    from relay.printing.diagnosis import Fault
+    from relay.printing.queues import Queue
+    from relay.spool.histories import DeliveryHistory, MessageHistory
+    from relay.spool.orders import Result
+    from relay.spool.queries import DeliveryLine, Group
 
 Json = dict[str, Any]
 
@@ -50,6 +58,32 @@ def result(found: Result) -> Json:
             for done in found.done
         ],
         "refused": [{"id": f"{each.key[0]}/{each.key[1]}", "why": each.why} for each in found.refused],
+    }
+
+
+def cups_server(name: str, faults: Sequence[Fault], *, was_read: bool) -> Json:
+    """The CUPS server."""
+    return {"name": name, "settings_read": was_read, "faults": [asdict(fault) for fault in faults]}
+
+
+def printer(
+    configured: Printer, profile: Profile, queue: Queue | None, faults: Sequence[Fault], evidence: str, has_paper: bool
+) -> Json:
+    """A printer with its queue."""
+    return {
+        "name": configured.name,
+        "institution": configured.institution,
+        "queue": configured.queue,
+        "state": queue.shown_state if queue is not None else "missing",
+        "device": queue.device if queue is not None else configured.device,
+        "evidence": evidence or None,
+        "profile": profile.name,
+        "paper": profile.paper,
+        "has_paper": has_paper if queue is not None else None,
+        "waiting": queue.waiting if queue is not None else None,
+        "driver": queue.driver if queue is not None else None,
+        "error_policy": queue.error_policy if queue is not None else None,
+        "faults": [asdict(fault) for fault in faults],
     }
 
 

@@ -251,6 +251,13 @@ def _doubles(config: Config) -> Iterator[tuple[Place, str]]:
             key = parse_address(mailbox).key
             if seen.setdefault(key, printer.name) != printer.name:
                 yield ("printers", i, "mailboxes"), f"{mailbox} stands for the printer {seen[key]!r} already"
+    devices: dict[str, tuple[str, str]] = {}
+    for i, printer in enumerate(config.printers):
+        if printer.device is None:
+            continue
+        name, device = devices.setdefault(printer.queue, (printer.name, printer.device))
+        if printer.device != device:
+            yield ("printers", i, "device"), f"the printer {name!r} has the same queue, and names another device"
     owners: dict[str, str] = {}
     for i, institution in enumerate(config.institutions):
         for domain in institution.domains:

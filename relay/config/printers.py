@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from relay.config.kinds import Duration, Mailbox, Name, Settings, Size, Text
+from relay.config.kinds import Duration, Mailbox, Name, Secret, Settings, Size, Text
 from relay.config.next_hops import Retry
+
+_DEVICE = re.compile(r"[a-z][a-z0-9+.-]*:/\S+")
+_LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|\[::1\]")
 
 Trouble = Literal["paper", "jam", "cover", "supply", "offline", "paused", "other"]
 """What may be wrong with a printer: `offline` is what does not answer, `paused` a queue that somebody has stopped."""
@@ -22,6 +26,12 @@ class Cups(Settings):
     "Path of its socket, or host:port."
     timeout: Duration = 30.0
     "Longest wait for an answer."
+    encryption: Literal["never", "if-requested", "required"] = "if-requested"
+    "TLS on the way to host:port. CUPS does not check whose certificate it is (docs/design.md, Printing)."
+    username: Text | None = None
+    "Name it is spoken to under, and owner of the jobs; without it slip-relay."
+    password: Secret | None = None
+    "Password of that name, for a server that asks for one."
 
     @field_validator("server")
     @classmethod
@@ -33,6 +43,19 @@ class Cups(Settings):
 
     poll: Annotated[Duration, Field(ge=0.05)] = 1.0
     "Time between two questions about a job under way."
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server runs on this machine, as far as its name tells."""
+        return self.server.startswith("/") or bool(_LOOPBACK.fullmatch(self.server.rpartition(":")[0]))
+
+    @model_validator(mode="after")
+    def _password_is_safe(self) -> Self:
+        if self.password is not None and self.username is None:
+            raise ValueError("a password goes with a username")
+        if self.password is not None and not self.is_local and self.encryption != "required":
+            raise ValueError('a password travels over TLS only: set encryption = "required"')
+        return self
 
 
 class Rendering(Settings):
@@ -60,6 +83,8 @@ class Printer(Settings):
     "Name of its CUPS queue."
     profile: Name
     "Profile that lays out its slips."
+    device: Text | None = None
+    "Device URI that `slip-relay printers setup` gives its queue, as in `ipp://10.0.0.5/ipp/print`."
     desk: Annotated[str, Field(max_length=100)] | None = None
     "What slips call the desk; without it the printer's name."
     alternates: tuple[Name, ...] = ()
@@ -87,6 +112,15 @@ class Printer(Settings):
             value.format(desk="")
         except (KeyError, IndexError, ValueError, AttributeError):
             raise ValueError('may have {desk} in it and no other braces, as in "For {desk}"') from None
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _is_uri(cls, value: str | None) -> str | None:
+        if value is not None and not _DEVICE.fullmatch(value):
+            raise ValueError('a device is a URI, as in "ipp://10.0.0.5/ipp/print" or "socket://10.0.0.6"')
+        if value is not None and "@" in value.split("?")[0]:
+            raise ValueError("names and passwords do not stand in the configuration: leave out what is before @")
         return value
 
     @model_validator(mode="after")

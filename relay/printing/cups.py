@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import pwd
 import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -18,7 +19,7 @@ from typing import TypeVar
 import cups
 
 from relay.config.printers import Cups
-from relay.errors import JobRefused, JobUnknown, PrintError
+from relay.errors import JobRefused, JobUnknown, NotPermitted, PrintError
 from relay.printing.jobs import JobStatus, QueueStatus
 
 T = TypeVar("T")
@@ -28,6 +29,9 @@ _NOT_FOUND = 0x0406  # client-error-not-found (RFC 8011 B.1.4.7)
 # client-error-bad-request, -request-entity-too-large, -request-value-too-long, -document-format-not-supported,
 # -attributes-or-values-not-supported, -conflicting-attributes, -document-format-error: another slip may well be taken.
 _ABOUT_THE_JOB = {0x0400, 0x0408, 0x0409, 0x040A, 0x040B, 0x040E, 0x0411}
+# client-error-forbidden, -not-authenticated, -not-authorized, cups-authentication-canceled: no or a wrong password.
+_NOT_PERMITTED = {0x0401, 0x0402, 0x0403, 0x1000}
+_HTTP_NOT_PERMITTED = {-1, 401, 403}  # -1 is how libcups says that authentication was given up
 _NO_QUEUE = (0x0500, os.strerror(errno.ENOENT))  # what libcups itself says when it finds no queue of that name
 _JOB_ATTRIBUTES = [
     "job-id",
@@ -40,6 +44,11 @@ _JOB_ATTRIBUTES = [
     "time-at-processing",
 ]
 _BLOCK = 64 * 1024
+_ENCRYPTION = {
+    "never": cups.HTTP_ENCRYPT_NEVER,
+    "if-requested": cups.HTTP_ENCRYPT_IF_REQUESTED,
+    "required": cups.HTTP_ENCRYPT_REQUIRED,
+}
 
 
 class CupsServer:
@@ -52,6 +61,11 @@ class CupsServer:
         self._port = 631 if self._is_socket else int(port)
         self._name = settings.server
         self._timeout = settings.timeout
+        self._encryption = _ENCRYPTION[settings.encryption]
+        self.user = settings.username or "slip-relay"
+        "The owner of our jobs."
+        self._administrator = settings.username or (_own_name() if self._is_socket else "") or self.user
+        self._password = settings.password
         self._threads = threading.BoundedSemaphore(MAX_THREADS)
 
     async def queues(self) -> list[str]:
@@ -75,7 +89,7 @@ class CupsServer:
 
     async def resume_queue(self, queue: str) -> None:
         """Lets a queue go on that CUPS stopped. It may ask who wants that."""
-        await self._ask(lambda c: c.enablePrinter(queue))
+        await self.ask(lambda c: c.enablePrinter(queue))
 
     async def create_job(self, queue: str, name: str, options: Mapping[str, str]) -> int:
         """Creates a job without a document and returns its id. Nothing is printed before `send_document`."""
@@ -120,7 +134,12 @@ class CupsServer:
 
         return await self._ask(find)
 
-    async def _ask(self, question: Callable[[cups.Connection], T]) -> T:
+    async def ask(self, question: Callable[[cups.Connection], T]) -> T:
+        """What `question` answers, asked as who may change queues; for the modules of this package."""
+        return await self._ask(question, self._administrator)
+
+    async def _ask(self, question: Callable[[cups.Connection], T], user: str = "") -> T:
+        user = user or self.user
         if not self._threads.acquire(blocking=False):
             raise PrintError(f"CUPS at {self._name} does not answer")
         loop = asyncio.get_running_loop()
@@ -137,7 +156,7 @@ class CupsServer:
         def ask() -> None:
             result, failure = None, None
             try:
-                result = question(self._connect())
+                result = question(self._connect(user))
             except Exception as error:
                 failure = error
             finally:
@@ -151,24 +170,62 @@ class CupsServer:
         except TimeoutError:
             raise PrintError(f"CUPS at {self._name} did not answer within {self._timeout:g} s") from None
         except cups.IPPError as error:
+            if error.args[0] in _NOT_PERMITTED:
+                raise self._not_permitted(user) from None
             raise _refusal(self._name, error) from None
         except (cups.HTTPError, RuntimeError, OSError) as error:
+            if isinstance(error, cups.HTTPError) and error.args[0] in _HTTP_NOT_PERMITTED:
+                raise self._not_permitted(user) from None
             raise PrintError(f"CUPS at {self._name} can't be reached: {error}") from None
 
-    def _connect(self) -> cups.Connection:
+    def _connect(self, user: str) -> cups.Connection:
         # libcups keeps these per thread. Naming the server to Connection alone is not enough: createJob builds the
         # URI of its queue from the port set here, and CUPS does not know the queue under another one.
         cups.setServer(self._host)
         if not self._is_socket:
             cups.setPort(self._port)
-        cups.setUser("slip-relay")
-        cups.setPasswordCB(lambda _prompt: "")  # never ask on a terminal
+        cups.setUser(user)
+        cups.setEncryption(self._encryption)
+        # Read anew each time, so that a changed password counts at once.
+        password = self._password.reveal() if self._password is not None else None
+        tried: set[str] = set()
+
+        def answer(_prompt: str, _connection: cups.Connection, _method: str, resource: str) -> str | None:
+            """The password once for each resource: libcups asks again and again while it is wrong. None gives up."""
+            if resource in tried:
+                return None
+            tried.add(resource)
+            return password
+
+        cups.setPasswordCB2(answer)
         return cups.Connection()
+
+    def _not_permitted(self, user: str) -> NotPermitted:
+        if self._password is None:
+            return NotPermitted(f"CUPS at {self._name} does not let the user {user!r} do this without a password")
+        return NotPermitted(
+            f"CUPS at {self._name} does not let the user {user!r} do this: the password is wrong, or the user "
+            "has too few rights"
+        )
+
+
+def _own_name() -> str:
+    """The user of this process: on its socket CUPS knows who is there, when the name fits. "" when it has no name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""
+
+
+def is_unknown(error: cups.IPPError) -> bool:
+    """Whether CUPS says that it has no job or queue of that name."""
+    code, meaning = (*error.args, "")[:2]
+    return code == _NOT_FOUND or (code, meaning) == _NO_QUEUE
 
 
 def _refusal(server: str, error: cups.IPPError) -> PrintError:
     code, meaning = (*error.args, "")[:2]
-    if code == _NOT_FOUND or (code, meaning) == _NO_QUEUE:
+    if is_unknown(error):
         return JobUnknown(f"CUPS at {server} does not know it: {meaning}")
     if code in _ABOUT_THE_JOB:
         return JobRefused(f"CUPS at {server} does not take this slip: {meaning} ({code})")
@@ -178,15 +235,15 @@ def _refusal(server: str, error: cups.IPPError) -> PrintError:
 def _status(attributes: Mapping[str, object]) -> JobStatus:
     return JobStatus(
         state=int(str(attributes.get("job-state", 0))),
-        reasons=_keywords(attributes.get("job-state-reasons")),
+        reasons=keywords(attributes.get("job-state-reasons")),
         message=str(attributes.get("job-printer-state-message") or ""),
         began=bool(attributes.get("time-at-processing")),
         is_empty=attributes.get("job-k-octets") == 0,
-        printer_reasons=_keywords(attributes.get("job-printer-state-reasons")),
+        printer_reasons=keywords(attributes.get("job-printer-state-reasons")),
     )
 
 
-def _keywords(value: object) -> tuple[str, ...]:
+def keywords(value: object) -> tuple[str, ...]:
     """One keyword or many, as pycups gives them."""
     if value is None:
         return ()

@@ -70,8 +70,9 @@ def speaks_ipp(uri: str) -> bool:
 class Device:
     """One device. All questions raise PrintError when it refuses or does not answer."""
 
-    def __init__(self, uri: str) -> None:
-        """`uri` as CUPS has it, options behind a question mark included; see `speaks_ipp`."""
+    def __init__(self, uri: str, user: str = USER) -> None:
+        """`uri` as CUPS has it, options behind a question mark included; see `speaks_ipp`. `user` owns our jobs."""
+        self._user = user
         parts = urlsplit(uri)
         self._host = parts.hostname or ""
         secure = parts.scheme == "ipps"
@@ -110,7 +111,7 @@ class Device:
 
     async def _ask(self, operation: int, more: list[ipp.Attribute]) -> list[dict[str, list[object]]]:
         question = ipp.request(
-            operation, [("printer-uri", ipp.URI, self.uri), ("requesting-user-name", ipp.NAME, USER), *more]
+            operation, [("printer-uri", ipp.URI, self.uri), ("requesting-user-name", ipp.NAME, self._user), *more]
         )
         try:
             async with asyncio.timeout(TIMEOUT):

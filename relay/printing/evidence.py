@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import urlsplit
 
-from relay.printing.device import DeviceJob
+from relay.printing.device import DeviceJob, speaks_ipp
 from relay.printing.jobs import JobEnd, JobStatus
 
 DEVICE_CONFIRMED = "device-confirmed"
@@ -78,6 +78,11 @@ class Seen:
 def grade_of(device_uri: str) -> str:
     """What "completed" is worth for a CUPS queue with a device of that URI, before the device is asked."""
     return SPOOLER_CONFIRMED if urlsplit(device_uri).scheme in _WAITS_FOR_DEVICE else HANDED_OVER
+
+
+def expected(device_uri: str) -> str:
+    """The best evidence that a slip can have on a CUPS queue with a device of that URI."""
+    return DEVICE_CONFIRMED if speaks_ipp(device_uri) else grade_of(device_uri)
 
 
 def judge(seen: Seen, job_id: int) -> Judgement | None:

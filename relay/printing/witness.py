@@ -58,7 +58,7 @@ class Witness:
         self.grade = grade_of(uri)
         asked = self._configured or uri
         known = self._device.uri if self._device is not None else ""
-        found = Device(asked) if speaks_ipp(asked) else None
+        found = Device(asked, self._cups.user) if speaks_ipp(asked) else None
         if found is None or found.uri != known:
             self._device, self.shows_jobs, self._hides = found, False, False
             self.answers = self._is_silent = self._is_mute = False

@@ -1,7 +1,8 @@
 """A private CUPS scheduler on 127.0.0.1, with folders of its own under /tmp, gone when it stops.
 
 It is the system's real /usr/sbin/cupsd with the settings that slip-relay asks for: no time limit on jobs, no kept
-documents, a kept history, retries soon. Anybody on this machine may do anything to it; it never asks for a password.
+documents, a kept history, retries soon. Anybody on this machine may do anything to it; it asks for no password, unless
+it is `guarded`: then it does before its queues and settings are touched, as an ordinary CUPS would.
 The folders lie in /tmp because every parent must be reachable by user `lp` (a test's own folder is not).
 
 Promises: `add_queue` returns when the queue has its driverless PPD and takes jobs. After `kill` and `start` queues and
@@ -26,6 +27,7 @@ FOLDERS = ("server", "spool", "cache", "state", "tmp", "log", "ssl")
 
 CUPSD_CONF = """\
 Listen {address}
+Listen {socket}
 LogLevel {log_level}
 MaxLogSize 0
 Browsing No
@@ -50,11 +52,27 @@ DirtyCleanInterval 0
   JobPrivateValues none
   SubscriptionPrivateAccess all
   SubscriptionPrivateValues none
-  <Limit All>
+{limits}  <Limit All>
     Order allow,deny
     Allow all
   </Limit>
 </Policy>
+"""
+
+ADMINISTRATORS_ONLY = """\
+  <Limit CUPS-Add-Modify-Printer CUPS-Delete-Printer CUPS-Accept-Jobs CUPS-Reject-Jobs Pause-Printer Resume-Printer>
+    AuthType Basic
+    Require user @SYSTEM
+    Order deny,allow
+  </Limit>
+"""
+SETTINGS_OF_ADMINISTRATORS = """\
+<Location /admin/conf>
+  AuthType Basic
+  Require user @SYSTEM
+  Order allow,deny
+  Allow all
+</Location>
 """
 
 CUPS_FILES_CONF = """\
@@ -78,10 +96,12 @@ class CommandFailed(RuntimeError):
 class Cupsd:
     """The scheduler. `async with Cupsd(port) as cupsd:`, or start() and stop()."""
 
-    def __init__(self, port: int, *, retry_seconds: int = 2, log_level: str = "info") -> None:
+    def __init__(self, port: int, *, retry_seconds: int = 2, log_level: str = "info", guarded: bool = False) -> None:
         self.port = port
         self.address = f"{LOCALHOST}:{port}"
         self.folder = Path(tempfile.mkdtemp(prefix="slip-relay-cups-", dir="/tmp"))
+        self.socket = self.folder / "sock"
+        "Where it knows who is there without a password, as on an ordinary CUPS."
         self.error_log = self.folder / "log" / "error_log"
         conf, files = self.folder / "cupsd.conf", self.folder / "cups-files.conf"
         self._process = Process(
@@ -92,7 +112,14 @@ class Cupsd:
         self.folder.chmod(0o755)
         for name in FOLDERS:
             (self.folder / name).mkdir()
-        conf.write_text(CUPSD_CONF.format(address=self.address, retry_seconds=retry_seconds, log_level=log_level))
+        settings = CUPSD_CONF.format(
+            address=self.address,
+            socket=self.socket,
+            retry_seconds=retry_seconds,
+            log_level=log_level,
+            limits=ADMINISTRATORS_ONLY if guarded else "",
+        )
+        conf.write_text(settings + (SETTINGS_OF_ADMINISTRATORS if guarded else ""))
         files.write_text(CUPS_FILES_CONF.format(accounts=_accounts(), folder=self.folder, mark=MARK))
 
     @property

@@ -74,6 +74,16 @@ CATALOGUE: list[tuple[str, Any, str]] = [
     ("server.secret", {"file": "/tmp"}, "the file /tmp does not exist or can't be read"),
     ("cups", {"server": "localhost:ipp"}, "a CUPS server is the path of its socket, or host:port"),
     ("cups", {"poll": 0}, "greater than or equal to 0.05"),
+    ("cups", {"encryption": "sometimes"}, "cups.encryption: input should be 'never', 'if-requested' or 'required'"),
+    ("cups", {"password": "abc"}, "is a secret: name its place"),
+    ("cups", {"password": {"env": "HOME"}}, "relay.toml: cups: a password goes with a username"),
+    (
+        "cups",
+        {"server": "cups.example:631", "username": "me", "password": {"env": "HOME"}},
+        'a password travels over TLS only: set encryption = "required"',
+    ),
+    ("printers.0.device", "10.0.0.5", "printers[1].device ('desk'): a device is a URI, as in"),
+    ("printers.0.device", "ipp://me:secret@10.0.0.5/ipp", "names and passwords do not stand in the configuration"),
     ("dns", {"nameservers": ["127.0.0.1:99999"]}, "has no valid port"),
     ("delivery", {"retry_first": 0}, "greater than or equal to 0.01"),
     ("intake", {"max_message_size": 0}, "greater than or equal to 65536"),
@@ -170,6 +180,15 @@ def test_the_same_name_or_mailbox_twice_is_a_mistake(tmp_path: Path, tree: Tree)
     assert any("stands for the printer 'desk' already" in line for line in told)
 
 
+def test_printers_that_share_a_queue_share_its_device(tmp_path: Path, tree: Tree) -> None:
+    first = {**tree["printers"][0], "name": "a", "mailboxes": ["a@p.example"]}
+    second = {**first, "name": "b", "mailboxes": ["b@p.example"], "device": "ipp://10.0.0.5/ipp/print"}
+    third = {**second, "name": "c", "mailboxes": ["c@p.example"], "device": "ipp://10.0.0.6/ipp/print"}
+    tree["printers"] = [first, second, third]
+    (complaint,) = complaints(tmp_path, tree)
+    assert "printers[3].device ('c'): the printer 'b' has the same queue, and names another device" in complaint
+
+
 def test_conf_d_adds_to_lists_and_is_named_in_messages(tmp_path: Path, tree: Tree) -> None:
     path = write(tmp_path, tree)
     (tmp_path / "conf.d").mkdir()
@@ -237,7 +256,8 @@ def test_the_optional_settings_of_the_sample_are_right_too(tmp_path: Path) -> No
     text = re.sub(r'(?m)^url = "sqlite.*$', 'url = "postgresql+psycopg://slip-relay@db.lib.example/spool"', text)
     path.write_text(text, encoding="utf-8")
     config = load(path)
-    shown = Config.model_validate(config.model_dump() | {"profiles": ()})
+    cups = config.cups.model_dump() | {"username": None, "password": None}  # examples, and no defaults
+    shown = Config.model_validate(config.model_dump() | {"profiles": (), "cups": cups})
     for table in ("intake", "delivery", "cups", "rendering"):
         assert getattr(shown, table) == type(getattr(config, table))(), f"the sample shows other defaults in [{table}]"
 
