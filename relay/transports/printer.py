@@ -66,7 +66,7 @@ class PrinterTransport:
         self._renderer = renderer
         self._cups = cups
         self._maillog = maillog
-        self._witness = Witness(cups, printer.queue)
+        self._witness = Witness(cups, printer.queue, printer.device)
         self._follower = Follower(printer.name, cups, self._witness, store, maillog, config.cups.poll)
         self._stand_ins = StandIns(self, desks or {}) if places > 1 else None
         self._door, self._turn = asyncio.Lock(), asyncio.Lock()

@@ -146,7 +146,7 @@ async def test_each_commit_and_each_question_to_cups_has_its_points() -> None:
     elsewhere = {"write", "content", "begin", "first_lease_end", "take_over"}
     assert {METHODS.get(verb, verb) for verb in VERBS} == verbs(Store) - elsewhere | {"accept"}
     # What is asked about a queue, or said to it, is no step of a slip.
-    about_queues = {"device_uri", "queue_status", "resume_queue"}
+    about_queues = {"device_uri", "queue_status", "resume_queue", "ask"}
     assert set(QUESTIONS) == verbs(CupsServer) - about_queues
 
 
