@@ -72,7 +72,13 @@ class Rendering(Settings):
 
 
 def _window(value: object) -> float:
-    return 0.0 if value == "off" else duration(value)
+    """Seconds; 0 for `off`."""
+    if value == "off":
+        return 0.0
+    try:
+        return duration(value)
+    except ValueError:
+        raise ValueError('"off", or the time within which it is the same slip, as in "10m"') from None
 
 
 class Duplicates(Settings):
