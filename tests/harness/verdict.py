@@ -90,7 +90,7 @@ class Verdict:
         return (
             f"{self.answered} messages answered with 250; {self.letters} letters and {self.notices} DSNs at the next "
             f"hop, {self.slips} slips on paper; {self.duplicates.total()} letters twice, "
-            f"{self.accepted_again.total()} messages accepted again, {self.slips_handed_in_twice} of them slips that were "
+            f"{self.accepted_again.total()} messages accepted again, {self.slips_handed_in_twice} of them slips and "
             f"printed once, {len(self.uncertain)} slips uncertain; {len(self.faults)} faults"
         )
 
