@@ -48,7 +48,7 @@ def _tell_delivery(delivery: DeliveryHistory) -> None:
     for duplicate in delivery.duplicates:
         _line(f"  came again as {duplicate}, which was not printed")
     if delivery.has_paper:
-        _line("  what was printed is kept as a PDF")
+        _line("  what went to the printer is kept as a PDF")
     events = [(attempt.started_at, _attempt(attempt)) for attempt in delivery.attempts]
     events += [(order.at, _order(order)) for order in delivery.orders]
     for at, what in sorted(events):

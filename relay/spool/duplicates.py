@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Table, TextClause, delete, lit
 
 from relay.mail.address import parse_address
 from relay.mail.queue_id import new_queue_id
+from relay.spool.fence import change
 from relay.spool.records import OPEN, Delivery, Key, Paper, PrintJob, Sameness, State, Twin
 from relay.spool.schema import deliveries, orders, papers, slips
 from relay.spool.writes import record_job, upsert
@@ -35,8 +36,11 @@ def begin_job(
     if delivery.reprint_of is None:
         if connection.dialect.name != "sqlite":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_ONE_BEGINS})"))
+        change(connection, node, delivery, State.ACTIVE)  # who is late must not take back what another has begun
         identity = _identity(delivery, paper)
         twin = _twin(connection, delivery, paper, identity, sameness)
+        # An earlier attempt may have left its own: the PDF is that of the job that begins now, or none.
+        connection.execute(delete(papers).where(*_is(papers, delivery.key)))
         if twin is not None:
             # It does not begin: should both wait for one another, one would wait for ever.
             connection.execute(delete(slips).where(*_is(slips, delivery.key)))
@@ -47,12 +51,12 @@ def begin_job(
     return record_job(connection, node, delivery, job)
 
 
-def paper_of(connection: Connection, key: Key, printer: str = "") -> Paper | None:
+def paper_of(connection: Connection, key: Key) -> Paper | None:
     """The paper that a delivery became, as it was kept; None when it was not, or is not any more."""
     row = connection.execute(select(papers).where(*_is(papers, key))).one_or_none()
     if row is None:
         return None
-    return Paper(printer, "", row.profile, row.pages, row.width_mm, row.height_mm, bytes(row.pdf))
+    return Paper("", "", row.profile, row.pages, row.width_mm, row.height_mm, bytes(row.pdf))
 
 
 def _identity(delivery: Delivery, paper: Paper) -> str:

@@ -62,7 +62,7 @@ class DeliveryHistory:
     duplicates: tuple[str, ...]
     "Deliveries, as QUEUE-ID/NUMBER, that are the same slip and were not printed."
     has_paper: bool
-    "Whether the PDF that was printed is kept."
+    "Whether the PDF that went to the printer is kept."
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from relay.slips.slip import Occasion, Slip
 from relay.spool.records import Delivery, Paper
 from relay.spool.store import Store
 
-AS_PRINTED = "a reprint of {of}, from the PDF that was printed"
+AS_IT_WAS = "a reprint of {of}, from the PDF that was kept"
 RENDERED_AGAIN = "a reprint of {of}, rendered again: no PDF of it is kept for this profile"
 _NEAR_MM = 1.0
 
@@ -24,13 +24,13 @@ _NEAR_MM = 1.0
 async def reprinted(
     delivery: Delivery, content: bytes, profile: Profile, occasion: Occasion, store: Store, renderer: RenderPool
 ) -> tuple[Slip, bool]:
-    """The slip of a reprint, and whether it is the one that was printed. Raises as the renderer, and SpoolError."""
+    """The slip of a reprint, and whether it is from the PDF that was kept. Raises as the renderer, and SpoolError."""
     assert delivery.reprint_of is not None, "it is a reprint"
     queue_id = delivery.message.queue_id
     paper = await store.paper((queue_id, delivery.reprint_of))
     of, words = f"{queue_id}/{delivery.reprint_of}", "REPRINT {now:%Y-%m-%d %H:%M}"
     if paper is not None and paper.pdf is not None and _is_for(paper, profile):
-        note, is_kept = AS_PRINTED, True
+        note, is_kept = AS_IT_WAS, True
         slip = Slip(paper.pdf, paper.pages, paper.width_mm, paper.height_mm)
     else:
         note, is_kept, words = RENDERED_AGAIN, False, words + ", rendered again"

@@ -203,7 +203,7 @@ async def test_a_reprint_is_what_was_printed_and_says_so(desk: Desk) -> None:
     made = await desk.reprint(number, "--reason", "the first one got wet")
     assert made == f"{number}/1"
     reason = await desk.ended(made)
-    assert f"a reprint of {number}/0, from the PDF that was printed" in reason
+    assert f"a reprint of {number}/0, from the PDF that was kept" in reason
     again = await next_paper(printer, before + 1)
     text = text_of(again)
     assert "REPRINT 20" in text
@@ -215,7 +215,7 @@ async def test_a_reprint_is_what_was_printed_and_says_so(desk: Desk) -> None:
     shown = (await desk.say("queue", "show", number))[1]
     assert f"delivery {number}/1, a marked reprint of {number}/0" in shown
     assert "said: reprint (it was delivered): the first one got wet" in shown
-    assert "what was printed is kept as a PDF" in shown
+    assert "what went to the printer is kept as a PDF" in shown
 
 
 async def test_a_reprint_without_a_mark_is_the_same_paper(desk: Desk) -> None:
@@ -298,7 +298,7 @@ async def test_after_a_restart_and_without_its_pdf_a_reprint_is_rendered_again(d
     made = await desk.reprint(number)  # without a service it is recorded, and printed after the start
     await desk.appliance.start()
     desk.appliance.supervise()
-    assert "from the PDF that was printed" in await desk.ended(made)
+    assert "from the PDF that was kept" in await desk.ended(made)
     await next_paper(printer, before)
     with sqlite3.connect(desk.playground.institution.spool) as spool:
         spool.execute("DELETE FROM papers")

@@ -12,6 +12,7 @@ import pytest_asyncio
 from sqlalchemy import event, select, text, update
 
 from relay.config.settings import Spool
+from relay.errors import LeaseLost
 from relay.mail.queue_id import new_queue_id
 from relay.spool import orders
 from relay.spool.engine import Place
@@ -157,6 +158,7 @@ async def test_of_two_that_wait_for_one_another_one_is_printed(store: Store) -> 
     first = await printed(store, arrived(), State.DEFERRED)
     second = await begun(store, arrived())
     assert isinstance(await begin_job(store, second), Twin)
+    assert await store.paper(second.key) is None
     (claimed,) = [each for each in await due(store, first) if each.key == first.key]
     assert isinstance(await begin_job(store, await store.begin(claimed, time.time() + 60)), Delivery)
 
@@ -207,13 +209,27 @@ async def test_an_attempt_that_begins_anew_is_no_duplicate_of_itself(store: Stor
     kept = await store.paper(delivery.key)
     assert kept is not None
     assert kept.pdf == b"%PDF-2", "what is printed is kept, and not what was before"
+    delivery = await begin_job(store, await store.forget_job(delivery), replace(PAPER, pdf=None))
+    assert isinstance(delivery, Delivery)
+    assert await store.paper(delivery.key) is None, "nor is what is not to be kept"
 
 
 async def test_a_worker_that_lost_its_lease_begins_no_job(store: Store) -> None:
     delivery = await begun(store, arrived())
-    with pytest.raises(Exception, match="not held by this node"):
+    with pytest.raises(LeaseLost):
         await begin_job(store, replace(delivery, attempts=7))
     assert await store.write(lambda c: (c.execute(select(slips)).all(), c.execute(select(papers)).all())) == ([], [])
+
+
+async def test_a_late_worker_that_finds_a_duplicate_takes_nothing_back(store: Store) -> None:
+    first = await printed(store, arrived())
+    second = await begin_job(store, await begun(store, arrived()), sameness=Sameness(message_id=False))
+    assert isinstance(second, Delivery)
+    with pytest.raises(LeaseLost):
+        await begin_job(store, replace(second, attempts=0))
+    kept = await store.write(lambda c: c.execute(select(slips.c.queue_id)).scalars().all())
+    assert set(kept) == {first.message.queue_id, second.message.queue_id}
+    assert await store.paper(second.key) is not None
 
 
 async def test_of_two_nodes_that_begin_the_same_slip_at_once_one_does(postgres: Postgres) -> None:
