@@ -1,7 +1,7 @@
 """The beginning of a print job, where the same slip is known when it comes a second time.
 
 Does: in one transaction, behind the fence, keeps the name of the job, what the slip says (table `slips`) and its PDF
-(table `papers`), unless another delivery is the same slip on the same printer: then nothing, and that one is named.
+(table `papers`), unless another delivery is the same slip: then nothing, and that one is named.
 Promises: of two that begin at the same moment, on whatever node, one begins and the other finds it. Only a delivery
 that was printed or that the service still has work with counts: what is held, cancelled, uncertain or corrupt keeps
 no other from being printed. Deliveries of one message never count as each other's duplicates, nor do reprints; an
@@ -62,12 +62,14 @@ def paper_of(connection: Connection, key: Key) -> Paper | None:
 def _identity(delivery: Delivery, paper: Paper) -> str:
     """What a message that is handed in again has in common with the first time; "" without a Message-ID.
 
-    The content belongs to it: a sender that gives all its mail one Message-ID must not lose a slip by that.
+    The content belongs to it: a sender that gives all its mail one Message-ID must not lose a slip by that. The printer
+    does not, for another one may stand in for it; but a rule's copy is not the slip that the rule sends elsewhere.
     """
     message_id = delivery.message.message_id
     if not message_id:
         return ""
-    parts = (message_id, parse_address(delivery.recipient).key, paper.content)
+    kind = "slip" if delivery.copy_of is None else "copy"
+    parts = (message_id, parse_address(delivery.recipient).key, kind, paper.content)
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -75,7 +77,7 @@ def _twin(connection: Connection, delivery: Delivery, paper: Paper, identity: st
     if _was_said_to_print_again(connection, delivery.key):
         return None
     if sameness.message_id and identity:
-        found = _other(connection, delivery, paper, slips.c.identity == identity, text("identity <> ''"))
+        found = _other(connection, delivery, slips.c.identity == identity, text("identity <> ''"))
         if found is not None:
             return _as_twin(found, "message-id")
     if sameness.content:
@@ -83,14 +85,15 @@ def _twin(connection: Connection, delivery: Delivery, paper: Paper, identity: st
         near = slips.c.queue_id.between(
             new_queue_id(arrived - sameness.content), new_queue_id(arrived + sameness.content)
         )
-        found = _other(connection, delivery, paper, slips.c.content == paper.content, near)
+        here = slips.c.printer == paper.printer
+        found = _other(connection, delivery, here, slips.c.content == paper.content, near)
         if found is not None:
             return _as_twin(found, "content")
     return None
 
 
 def _other(
-    connection: Connection, delivery: Delivery, paper: Paper, *same: ColumnElement[bool] | TextClause
+    connection: Connection, delivery: Delivery, *same: ColumnElement[bool] | TextClause
 ) -> tuple[str, int, str] | None:
     """Key and state of another delivery that is the same; one that is printed before one that is not yet."""
     query = (
@@ -100,7 +103,7 @@ def _other(
             deliveries,
             (deliveries.c.queue_id == slips.c.queue_id) & (deliveries.c.number == slips.c.number),
         )
-        .where(slips.c.printer == paper.printer, *same, slips.c.queue_id != delivery.message.queue_id)
+        .where(*same, slips.c.queue_id != delivery.message.queue_id)
         .where(deliveries.c.state.in_(_COUNTS))
         .order_by((deliveries.c.state == State.DELIVERED.value).desc(), deliveries.c.queue_id)
         .limit(1)

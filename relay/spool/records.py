@@ -218,7 +218,7 @@ class Sameness:
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """Another delivery that is the same slip on the same printer."""
+    """Another delivery that is the same slip."""
 
     key: Key
     is_printed: bool

@@ -213,7 +213,6 @@ slips = Table(
     Column("content", String(64), nullable=False),
     Index(
         "ix_slips_identity",
-        "printer",
         "identity",
         sqlite_where=text("identity <> ''"),
         postgresql_where=text("identity <> ''"),

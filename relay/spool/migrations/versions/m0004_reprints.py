@@ -32,7 +32,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("queue_id", "number", name="pk_slips"),
     )
     known = sa.text("identity <> ''")
-    op.create_index("ix_slips_identity", "slips", ["printer", "identity"], sqlite_where=known, postgresql_where=known)
+    op.create_index("ix_slips_identity", "slips", ["identity"], sqlite_where=known, postgresql_where=known)
     op.create_index("ix_slips_content", "slips", ["printer", "content", "queue_id"])
     op.create_table(
         "papers",
