@@ -15,7 +15,8 @@ The journey of a message, in the order of the folders:
 5. **outgoing**: a letter gets the institution's Envelope-From, our Received field and, last, a DKIM signature.
 6. **transports**: `smtp` brings the letter to a smarthost or an MX. `sorter` has the letter read and gives it its way.
    `printer` has the slip rendered (**slips**: in a child without network), creates a job in CUPS (**printing**),
-   commits its id, hands the document over, and follows the job until CUPS says how it ended.
+   commits its id, hands the document over, and follows the job until CUPS says how it ended. A slip that is on paper
+   already under another name makes none, and one that a person wants once more is a further delivery of its message.
 
 Beside the journey: **mail** is the vocabulary, **config** every setting, **dns** what domains publish, **pictures** the
 copies of pictures on other servers, `maillog` the one log, `metrics` what is counted with it, `errors` the tree of what

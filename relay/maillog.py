@@ -101,10 +101,24 @@ class MailLog:
         """A delivery was taken from us: its lease had run out, or an operator said so."""
         self._write("lease-lost", id=queue_id, delivery=number, why=error)
 
-    def order(self, queue_id: str, number: int, *, verb: str, who: str, was: str, state: str, route: str) -> None:
-        """An operator said what is to become of a delivery: `who` has the name of the account."""
+    def order(
+        self,
+        queue_id: str,
+        number: int,
+        *,
+        verb: str,
+        who: str,
+        was: str,
+        state: str,
+        route: str,
+        made: int | None = None,
+    ) -> None:
+        """An operator said what is to become of a delivery: `who` has the name of the account, `made` the number of
+        the delivery that was made for it.
+        """
         self.metrics.orders.labels(verb).inc()
-        self._write("order", id=queue_id, delivery=number, verb=verb, who=who, was=was, state=state, route=route)
+        said = {"verb": verb, "who": who, "was": was, "state": state, "route": route, "made": made}
+        self._write("order", id=queue_id, delivery=number, **said)
 
     def destination_shut(self, destination: str, *, seconds: float, reason: str) -> None:
         """A destination can't be reached and is given a rest."""
@@ -137,9 +151,21 @@ class MailLog:
                 missing_glyphs=missing_glyphs,
             )
 
-    def cleaned(self, *, bodies: int, messages: int, pages: int) -> None:
-        """The clean-up removed something: bodies, whole messages with their history, free pages of an SQLite file."""
-        self._write("cleaned", bodies=bodies, messages=messages, pages=pages or None)
+    def duplicate(self, queue_id: str, number: int, *, printer: str, of: str, by: str) -> None:
+        """A slip was not printed, since another delivery is the same one and was."""
+        self.metrics.duplicates.labels(printer, by).inc()
+        self._write("duplicate", id=queue_id, delivery=number, printer=printer, of=of, by=by)
+
+    def reprinted(self, queue_id: str, number: int, *, printer: str, of: str, source: str) -> None:
+        """A slip is about to be printed once more, from the `kept` PDF or `rendered` again."""
+        self.metrics.reprints.labels(printer, source).inc()
+        self._write("reprint", id=queue_id, delivery=number, printer=printer, of=of, source=source)
+
+    def cleaned(self, *, bodies: int, messages: int, pdfs: int, pages: int) -> None:
+        """The clean-up removed something: bodies, whole messages with their history, what was printed as a PDF, free
+        pages of an SQLite file.
+        """
+        self._write("cleaned", bodies=bodies, messages=messages, pdfs=pdfs or None, pages=pages or None)
 
     def service(self, event: str, **facts: object) -> None:
         """The service itself: started, stopping, a listener opened."""

@@ -25,6 +25,8 @@ class Metrics:
         self.orders = self._counter("orders", "Orders of operators that were carried out.", "verb")
         self.shut = self._counter("destinations_shut", "Times a destination was given a rest.")
         self.jobs = self._counter("print_jobs", "What happened to print jobs.", "printer", "what")
+        self.duplicates = self._counter("duplicates", "Slips that came twice and were printed once.", "printer", "by")
+        self.reprints = self._counter("reprints", "Attempts to print a slip once more.", "printer", "source")
         self.barcodes = self._counter("barcodes", "Barcodes read again from the page of a slip.", "printer", "result")
         self.missing_glyphs = self._counter("missing_glyphs", "Characters of slips that no font has.", "printer")
         self.faults = self._counter("faults", "Faults of slip-relay itself; the log has each with its trace.")

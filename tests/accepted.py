@@ -11,9 +11,10 @@ from relay.spool.records import Message, NewDelivery, NewMessage
 
 
 def accepted(content: bytes, *, reverse_path: str | None = "alma@exlibrisgroup.example") -> Message:
-    """A new message with that content, received now."""
+    """A new message with that content and a Message-ID of its own, received now."""
+    queue_id = new_queue_id()
     return Message(
-        queue_id=new_queue_id(),
+        queue_id=queue_id,
         institution="demo",
         source="alma",
         reverse_path=reverse_path,
@@ -23,7 +24,7 @@ def accepted(content: bytes, *, reverse_path: str | None = "alma@exlibrisgroup.e
         client="127.0.0.1",
         helo="alma.example",
         protocol="ESMTP",
-        message_id="<1@alma.example>",
+        message_id=f"<{queue_id}@alma.example>",
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
     )

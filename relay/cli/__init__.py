@@ -25,6 +25,7 @@ _HOMES = {
     "profiles": "slips",
     "queue": "queue",
     "render": "slips",
+    "reprint": "reprint",
     "serve": "service",
     "spool": "spool",
 }

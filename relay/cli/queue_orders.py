@@ -122,14 +122,14 @@ def _order(
     config = load_or_exit(config_path)
     os.umask(0o077)  # the spool holds patrons' mail
     maillog.set_up()  # without a service what is done here is logged here
-    keys = _named(config, name) if name is not None else _many(config, verb, route)
+    keys = named(config, name) if name is not None else _many(config, verb, route)
     only = frozenset(_MANY[verb]) if name is None else None
     with orders_for(config) as give:
         result = _in_steps(give, keys, Request(verb, (), why, only, on_behalf_of=on_behalf_of()))
     _report(verb, result, as_json, is_named=name is not None)
 
 
-def _named(config: Config, name: str) -> Iterator[Key]:
+def named(config: Config, name: str) -> Iterator[Key]:
     """The deliveries of a message, or the one that is named. Raises click's errors when there is none."""
     queue_id, slash, number = name.upper().partition("/")
     if slash and not (number.isascii() and number.isdigit()):

@@ -3,11 +3,13 @@
 - a group (`queue`): `{state, route, count, oldest}`, inside `{"unfinished": COUNT, "groups": [...]}`.
 - a delivery (`queue list`): the fields of `relay.spool.queries.DeliveryLine`, and `id`, which is QUEUE-ID/NUMBER.
 - a message (`queue show`, and a list of them from `queue trace`): the fields of `relay.spool.records.Message`,
-  `has_body`, and `deliveries`, which have besides `history` (attempts), `orders`, `dsns` and `job` (null for none).
+  `has_body`, and `deliveries`, which have besides `history` (attempts), `orders`, `dsns`, `job` (null for none),
+  `duplicates` (ids of deliveries that are the same slip and were not printed) and `has_paper` (its PDF is kept).
 - printers (`printers`): `{"server": {name, settings_read, faults}, "printers": [...]}`; a printer is `{name,
   institution, queue, state, device, evidence, profile, paper, has_paper, waiting, driver, error_policy, faults}`, a
   fault `{what, mend, stops}`. What is not known, because the queue is missing, is null.
-- what came of an order (`queue hold` and so on): `{"done": [{id, was, state}], "refused": [{id, why}]}`.
+- what came of an order (`queue hold` and so on): `{"done": [{id, was, state}], "refused": [{id, why}]}`; what `reprint`
+  did has `reprint` as well, the id of the delivery that was made.
 """
 
 from __future__ import annotations
@@ -54,7 +56,12 @@ def result(found: Result) -> Json:
     """What came of an order."""
     return {
         "done": [
-            {"id": f"{done.key[0]}/{done.key[1]}", "was": done.was.value, "state": done.now.value}
+            {
+                "id": f"{done.key[0]}/{done.key[1]}",
+                "was": done.was.value,
+                "state": done.now.value,
+                **({"reprint": f"{done.key[0]}/{done.made}"} if done.made is not None else {}),
+            }
             for done in found.done
         ],
         "refused": [{"id": f"{each.key[0]}/{each.key[1]}", "why": each.why} for each in found.refused],
@@ -99,4 +106,6 @@ def _with_history(history: DeliveryHistory) -> Json:
         "orders": [asdict(order) for order in history.orders],
         "dsns": [asdict(dsn) for dsn in history.dsns],
         "job": asdict(history.job) if history.job is not None else None,
+        "duplicates": list(history.duplicates),
+        "has_paper": history.has_paper,
     }

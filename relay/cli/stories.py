@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from relay.cli.tables import clean, clock
-from relay.spool.histories import AttemptLine, DeliveryHistory, MessageHistory
+from relay.spool.histories import AttemptLine, DeliveryHistory, MessageHistory, OrderLine
 from relay.spool.records import PrintJob
 
 _WAITS = ("queued", "deferred")
@@ -36,13 +36,21 @@ def _tell_delivery(delivery: DeliveryHistory) -> None:
     _line(f"to <{line.recipient}> by {line.route}: {line.state}{evidence}  {line.reason}")
     asked = "".join(f"  {name}={value}" for name, value in (("NOTIFY", line.notify), ("ORCPT", line.orcpt)) if value)
     made = f", made by a rule from {line.queue_id}/{line.copy_of}" if line.copy_of is not None else ""
+    if line.reprint_of is not None:
+        made += f", a {'marked' if line.marked else 'plain'} reprint of {line.queue_id}/{line.reprint_of}"
     printing = f"  profile {line.profile}" if line.profile else ""
     printing += f"  {line.copies} copies" if line.copies > 1 else ""
     _line(f"  delivery {line.queue_id}/{line.number}{made}{printing}{asked}")
     if delivery.job is not None:
         _line(f"  {_job(delivery.job)}")
+    if line.duplicate_of:
+        _line(f"  a duplicate of {line.duplicate_of}, and no paper of its own")
+    for duplicate in delivery.duplicates:
+        _line(f"  came again as {duplicate}, which was not printed")
+    if delivery.has_paper:
+        _line("  what went to the printer is kept as a PDF")
     events = [(attempt.started_at, _attempt(attempt)) for attempt in delivery.attempts]
-    events += [(order.at, f"{order.who} said: {order.verb} (it was {order.was})") for order in delivery.orders]
+    events += [(order.at, _order(order)) for order in delivery.orders]
     for at, what in sorted(events):
         _line(f"  {clock(at)}  {what}")
     for dsn in delivery.dsns:
@@ -54,6 +62,10 @@ def _tell_delivery(delivery: DeliveryHistory) -> None:
 def _attempt(attempt: AttemptLine) -> str:
     ended = f"{attempt.ended_at - attempt.started_at:.1f} s" if attempt.ended_at else "not ended"
     return f"{attempt.number}. {ended}  {attempt.outcome}  {attempt.reply or attempt.reason}"
+
+
+def _order(order: OrderLine) -> str:
+    return f"{order.who} said: {order.verb} (it was {order.was}){f': {order.why}' if order.why else ''}"
 
 
 def _job(job: PrintJob) -> str:

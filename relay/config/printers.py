@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from relay.config.kinds import Duration, Mailbox, Name, Secret, Settings, Size, Text
+from relay.config.kinds import Duration, Mailbox, Name, Secret, Settings, Size, Text, duration
 from relay.config.next_hops import Retry
 
 _DEVICE = re.compile(r"[a-z][a-z0-9+.-]*:/\S+")
@@ -71,6 +71,27 @@ class Rendering(Settings):
     "A slip with more pages is held."
 
 
+def _window(value: object) -> float:
+    """Seconds; 0 for `off`."""
+    if value == "off":
+        return 0.0
+    try:
+        return duration(value)
+    except ValueError:
+        raise ValueError('"off", or the time within which it is the same slip, as in "10m"') from None
+
+
+class Duplicates(Settings):
+    """By what a printer knows that a slip came twice, and is printed once."""
+
+    message_id: bool = True
+    "The same message was handed in again: Message-ID, recipient and what is printed are the same."
+    content: Annotated[float, BeforeValidator(_window)] = 0.0
+    """What is printed is the same, and arrived within that time; `off` for never. Off unless said otherwise: who
+    prints a letter again on purpose, in Alma, sends the same content.
+    """
+
+
 class Printer(Settings):
     """A printer: the mailboxes Alma writes to and the CUPS queue the paper comes from."""
 
@@ -99,6 +120,10 @@ class Printer(Settings):
     "Printers of the same institution that print its slips when it is busy and they are not: a pool."
     retry: Retry = Retry()
     "Other times than those of [delivery]."
+    duplicates: Duplicates = Duplicates()
+    "Which slips are printed once though they come twice."
+    mark_reprints: bool = True
+    "Whether a reprint says on paper that it is one, where the person who orders it does not say."
 
     @property
     def names_of_others(self) -> tuple[tuple[str, tuple[str, ...]], ...]:

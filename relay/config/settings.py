@@ -109,6 +109,14 @@ class Spool(Settings):
     "Time after which the bytes of a settled message are removed."
     keep_history: Duration = 90 * 86400.0
     "Time after which a settled message is forgotten altogether."
+    keep_pdfs: Duration | None = None
+    """Time for which what was printed is kept as a PDF, for reprints; 0 for never. Without it 14 days, or keep_bodies
+    when that is shorter.
+    """
+    max_pdf_size: Annotated[Size, Field(le=64 * 1024 * 1024)] = Size(2 * 1024 * 1024)
+    "A larger PDF is not kept; its reprint is rendered again."
+    max_pdfs_size: Size = Size(1024 * 1024 * 1024)
+    "All PDFs together; the oldest go first."
 
     @field_validator("url")
     @classmethod
@@ -130,7 +138,14 @@ class Spool(Settings):
             raise ValueError("password is for PostgreSQL only")
         if self.keep_history < self.keep_bodies:
             raise ValueError("keep_history can't be shorter than keep_bodies")
+        if self.keep_pdfs is not None and self.keep_pdfs > self.keep_bodies:
+            raise ValueError("keep_pdfs can't be longer than keep_bodies")
         return self
+
+    @property
+    def pdfs_kept_for(self) -> float:
+        """Seconds for which PDFs are kept."""
+        return min(14 * 86400.0, self.keep_bodies) if self.keep_pdfs is None else self.keep_pdfs
 
     @property
     def path(self) -> Path | None:

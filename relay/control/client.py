@@ -17,7 +17,7 @@ from relay.config.settings import Config
 from relay.control import protocol
 from relay.control.desk import Desk, account
 from relay.control.place import reachable, socket_path
-from relay.control.protocol import Request
+from relay.control.protocol import Reprint, Request
 from relay.errors import OrderError, StartError
 from relay.maillog import MailLog
 from relay.spool.engine import Place
@@ -27,7 +27,7 @@ from relay.spool.store import Store
 ANSWER_TIMEOUT = 120.0
 """Seconds for an answer: a server that is away is waited for by the service."""
 
-Give = Callable[[Request], Result]
+Give = Callable[[Request | Reprint], Result]
 """Gives an order. Raises OrderError when it was not carried out, or nobody can tell."""
 
 
@@ -80,7 +80,7 @@ def _connect(path: Path) -> socket.socket | None:
         raise OrderError(f"the service can't be reached at {path}: {error.strerror or error}") from None
 
 
-def _ask(connection: socket.socket, readline: Callable[[int], bytes], request: Request) -> Result:
+def _ask(connection: socket.socket, readline: Callable[[int], bytes], request: Request | Reprint) -> Result:
     line = _said(connection, readline, protocol.write_request(request))
     if line is None:
         raise OrderError("the service gave no answer: the order may have been carried out or not; look at the queue")

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 
 from relay.config.settings import Config
-from relay.control.protocol import Request
+from relay.control.again import again
+from relay.control.protocol import Reprint, Request
 from relay.control.ways import Ways
 from relay.maillog import MailLog
-from relay.spool import orders
-from relay.spool.orders import Order, Result, Verb
+from relay.spool import orders, reprints
+from relay.spool.orders import Done, Order, Result, Verb
 from relay.spool.store import Store
 
 
@@ -20,29 +21,39 @@ class Desk:
 
     def __init__(self, config: Config, store: Store, maillog: MailLog, changed: Callable[[], None]) -> None:
         """`changed` is called when something waits that may go now."""
+        self._config = config
         self._store = store
         self._maillog = maillog
         self._ways = Ways(config)
         self._changed = changed
 
-    async def carry_out(self, request: Request, who: str) -> Result:
+    async def carry_out(self, request: Request | Reprint, who: str) -> Result:
         """Carries out an order of `who` on the deliveries it names, as one transaction. Raises SpoolError."""
+        if isinstance(request, Reprint):
+            return await self._reprint(request, who)
         order = Order(request.verb, who, time.time(), request.why, request.only)
         result = await self._store.write(lambda c: orders.carry_out(c, order, request.keys, self._ways))
         for done in result.done:
-            queue_id, number = done.key
-            self._maillog.order(
-                queue_id,
-                number,
-                verb=order.verb.value,
-                who=who,
-                was=done.was.value,
-                state=done.now.value,
-                route=done.route,
-            )
+            self._log(order.verb.value, who, done)
         if not request.more and request.verb in (Verb.RELEASE, Verb.RETRY):
             self._changed()
         return result
+
+    async def _reprint(self, request: Reprint, who: str) -> Result:
+        new, at = again(self._config, request.printer, request.mark), time.time()
+        result = await self._store.write(lambda c: reprints.reprint(c, request.keys, new, who, at, request.why))
+        for done in result.done:
+            self._log(reprints.REPRINT, who, done)
+        if not request.more:
+            self._changed()
+        return result
+
+    def _log(self, verb: str, who: str, done: Done) -> None:
+        queue_id, number = done.key
+        state, route = done.now.value, done.route
+        self._maillog.order(
+            queue_id, number, verb=verb, who=who, was=done.was.value, state=state, route=route, made=done.made
+        )
 
 
 def account(user: int, on_behalf_of: str) -> str:

@@ -2,8 +2,9 @@
 
 A request: `{"verb": "hold", "deliveries": [["QUEUE-ID", 0], ...]}`, and where it is so `"why": TEXT`,
 `"only": [STATE, ...]`, `"more": true` and `"for": ACCOUNT`. An answer: `{"done": [["QUEUE-ID", 0, WAS, NOW, ROUTE],
-...], "refused": [["QUEUE-ID", 0, WHY], ...]}`, or `{"error": SENTENCE}`. The question `{"ask": "metrics"}` is answered
-with `{"metrics": TEXT}`.
+...], "refused": [["QUEUE-ID", 0, WHY], ...]}`, or `{"error": SENTENCE}`. The verb `reprint` knows besides
+`"printer": NAME` and `"mark": true` or `false`; what it did has a sixth place, the number of what was made.
+The question `{"ask": "metrics"}` is answered with `{"metrics": TEXT}`.
 Refuses, with OrderError and a sentence, what is not such a line.
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 from relay.errors import OrderError
 from relay.spool.orders import STEP, Done, Refused, Result, Verb
 from relay.spool.records import Key, State
+from relay.spool.reprints import REPRINT
 
 MAX_REQUEST = 64 * 1024
 """Bytes of a request, its line end included."""
@@ -27,7 +29,11 @@ MAX_ANSWER = 1 * 1024 * 1024
 MAX_WHY = 500
 """Characters of a reason."""
 
+MAX_NAME = 63
+"""Characters of a printer's name."""
+
 _FIELDS = {"verb", "deliveries", "why", "only", "more", "for"}
+_REPRINT_FIELDS = {"verb", "deliveries", "why", "printer", "mark", "more", "for"}
 _QUEUE_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{13}")
 ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 
@@ -48,24 +54,57 @@ class Request:
     "The account for which root speaks (sudo)."
 
 
-def write_request(request: Request) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Reprint:
+    """Which slips are to be printed once more, and how."""
+
+    keys: tuple[Key, ...]
+    why: str = ""
+    printer: str = ""
+    "On which printer; empty for the one it was for."
+    mark: bool | None = None
+    "Whether it says on paper what it is; None for what is set for the printer."
+    more: bool = False
+    on_behalf_of: str = ""
+
+
+def write_request(request: Request | Reprint) -> bytes:
     """A request as a line."""
+    if isinstance(request, Reprint):
+        how = {"why": request.why, "printer": request.printer, "more": request.more, "for": request.on_behalf_of}
+        asked: dict[str, Any] = {name: value for name, value in how.items() if value}
+        asked |= {"mark": request.mark} if request.mark is not None else {}
+        return _line({"verb": REPRINT, "deliveries": request.keys, **asked})
     only = sorted(state.value for state in request.only) if request.only is not None else None
     optional = {"why": request.why, "only": only, "more": request.more, "for": request.on_behalf_of}
     said = {name: value for name, value in optional.items() if value}
     return _line({"verb": request.verb.value, "deliveries": request.keys, **said})
 
 
-def read_request(line: bytes) -> Request:
+def read_request(line: bytes) -> Request | Reprint:
     """A line as a request."""
     said = _object(line)
-    if unknown := said.keys() - _FIELDS:
+    is_reprint = said.get("verb") == REPRINT
+    if unknown := said.keys() - (_REPRINT_FIELDS if is_reprint else _FIELDS):
         raise OrderError(f"a request has no {sorted(unknown)[0]!r}")
+    why, more, account = _for_all(said)
+    if is_reprint:
+        printer, mark = said.get("printer", ""), said.get("mark")
+        if not isinstance(printer, str) or len(printer) > MAX_NAME:
+            raise OrderError("'printer' is the name of a printer")
+        if mark is not None and not isinstance(mark, bool):
+            raise OrderError("'mark' is true or false")
+        return Reprint(_keys(said.get("deliveries")), why, printer, mark, more, account)
     try:
         verb = Verb(said.get("verb", ""))
         only = frozenset(map(State, said["only"])) if "only" in said else None
     except (ValueError, TypeError) as error:
         raise OrderError(f"not an order: {error}") from None
+    return Request(verb, _keys(said.get("deliveries")), why, only, more, account)
+
+
+def _for_all(said: dict[str, Any]) -> tuple[str, bool, str]:
+    """What every request may say: the reason, whether more follows, for whom root speaks."""
     why, more, account = said.get("why", ""), said.get("more", False), said.get("for", "")
     if not isinstance(why, str) or len(why) > MAX_WHY:
         raise OrderError(f"a reason is text of at most {MAX_WHY} characters")
@@ -73,7 +112,7 @@ def read_request(line: bytes) -> Request:
         raise OrderError("'more' is true or false")
     if not isinstance(account, str) or not (account == "" or ACCOUNT.fullmatch(account)):
         raise OrderError("'for' is the name of an account")
-    return Request(verb, _keys(said.get("deliveries")), why, only, more, account)
+    return why, more, account
 
 
 QUESTION = b'{"ask":"metrics"}\n'
@@ -97,7 +136,10 @@ def write_answer(answer: Result | OrderError) -> bytes:
     """An answer as a line."""
     if isinstance(answer, OrderError):
         return _line({"error": str(answer)})
-    done = [[*each.key, each.was.value, each.now.value, each.route] for each in answer.done]
+    done = [
+        [*each.key, each.was.value, each.now.value, each.route, *([] if each.made is None else [each.made])]
+        for each in answer.done
+    ]
     return _line({"done": done, "refused": [[*each.key, each.why] for each in answer.refused]})
 
 
@@ -108,8 +150,8 @@ def read_answer(line: bytes) -> Result:
         raise OrderError(str(said["error"]))
     try:
         done = [
-            Done((queue_id, number), State(was), State(now), route)
-            for queue_id, number, was, now, route in said["done"]
+            Done((queue_id, number), State(was), State(now), route, *made)
+            for queue_id, number, was, now, route, *made in said["done"]
         ]
         return Result(done, [Refused((queue_id, number), why) for queue_id, number, why in said["refused"]])
     except (KeyError, ValueError, TypeError) as error:

@@ -36,7 +36,8 @@ class Ways:
             institution = delivery.message.institution
             if institution not in self._institutions:
                 raise OrderError(f"the configuration has neither the route {route} nor the institution {institution}")
-            if self._are_simple or delivery.copy_of is not None:  # of a copy no further copies are made
+            made_of_one = delivery.copy_of is not None or delivery.reprint_of is not None
+            if self._are_simple or made_of_one:  # of a copy no further copies are made
                 recipient = parse_address(delivery.recipient)
                 chosen = rules.choose(self._config, institution, recipient, passing_holds=verb is Verb.RELEASE)
                 route, destination = chosen.name, chosen.destination

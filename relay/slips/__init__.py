@@ -18,6 +18,8 @@
                  measures the ink, `fonts` knows which characters there are)
       fit        what is wider than the paper is made to fit
       render     all of it in its order: a `slip.Slip`
+      content    a digest of what it says, by which the same slip is known again
+      mark       a line on a PDF that was rendered before: this is a reprint
 
 Nothing in here opens a socket or knows the database. Only `pool`, `frames`, `slip` and `trial` (a profile on a sample
 letter of ours) are for the service; everything else loads WeasyPrint or reads hostile input, and belongs in the child.

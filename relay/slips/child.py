@@ -73,6 +73,9 @@ def _answer(renderer: Renderer, header: dict[str, Any], message: bytes) -> tuple
             wanted = facts.wanted_from(header)
             return facts.answer(describe(message, wanted), wanted), b""
         profile = Profile.model_validate(header["profile"])
+        if "mark" in header:
+            marked = renderer.mark(message, header["mark"], profile)
+            return frames.slip_header(marked), marked.pdf
         pictures = Pictures.model_validate(header["pictures"])
         slip = renderer.render(message, profile, frames.occasion_from(header["occasion"]), pictures)
     except MemoryError:

@@ -8,6 +8,7 @@ says is read as words and numbers, because a child has read hostile mail.
     child -> service   {"began": true}                           the request was read: what happens now is its doing
     child -> service   {"pages": ..., ...}           PDF         or
                        {"error": "...", "died": false}
+    service -> child   {"mark": TEXT, "profile": {...}}   PDF    a reprint that is to say so; answered as a slip
     service -> child   {"describe": {...}}           message     what the rules ask of a letter (`relay.slips.facts`)
     child -> service   {"type": ..., ...}                        after "began", as above
 """
@@ -15,6 +16,7 @@ says is read as words and numbers, because a child has read hostile mail.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from asyncio import StreamReader
 from datetime import datetime
@@ -23,6 +25,7 @@ from typing import Any, BinaryIO
 from relay.slips.slip import Barcodes, Occasion, Slip
 
 _LENGTHS = struct.Struct("!II")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 MAX_HEADER = 1024 * 1024
 MAX_BODY = 512 * 1024 * 1024
 MAX_PAGES = 1000
@@ -61,6 +64,7 @@ def slip_header(slip: Slip) -> dict[str, Any]:
         "notes": list(slip.notes),
         "missing_glyphs": slip.missing_glyphs,
         "wanted": list(slip.wanted),
+        "content": slip.content,
         "barcodes": {"good": slip.barcodes.good, "failed": list(slip.barcodes.failed)},
     }
 
@@ -73,6 +77,9 @@ def slip_from(header: dict[str, Any], pdf: bytes) -> Slip:
     pages, failed = header["pages"], header["barcodes"]["failed"][:200]
     if not isinstance(pages, int) or not 1 <= pages <= MAX_PAGES:
         raise ValueError("the answer has an impossible number of pages")
+    content = str(header["content"])
+    if content and not _DIGEST.fullmatch(content):
+        raise ValueError("the answer has no digest of the content")
     return Slip(
         pdf,
         pages,
@@ -82,6 +89,7 @@ def slip_from(header: dict[str, Any], pdf: bytes) -> Slip:
         int(header["missing_glyphs"]),
         Barcodes(int(header["barcodes"]["good"]), tuple(str(reason)[:200] for reason in failed)),
         tuple(str(url)[:1000] for url in header["wanted"][:20]),
+        content,
     )
 
 

@@ -127,6 +127,11 @@ class RenderPool:
             self._want(slip.wanted)
         return slip
 
+    async def mark(self, pdf: bytes, text: str, profile: Profile) -> Slip:
+        """A PDF that was rendered for that profile, with a line of text on it. Raises as `render` does."""
+        request = {"mark": text, "profile": profile.model_dump(mode="json")}
+        return await self._ask(request, pdf, frames.slip_from)
+
     async def describe(self, message: bytes, wanted: Wanted) -> Facts:
         """What the rules want to know of the letter of a message. Raises as `render` does."""
         return await self._ask(facts.question(wanted), message, lambda header, _: facts.facts_from(header, wanted))

@@ -23,10 +23,12 @@ from relay.slips import direction, tree
 from relay.slips.attachments import Enclosure, Room, enclose
 from relay.slips.barcode_fonts import replace_fonts
 from relay.slips.barcodes import Arrangement, BarcodesOfLetter, notes_on
+from relay.slips.content import digest
 from relay.slips.copies import Copies
 from relay.slips.fit import Fitted, Fitting
 from relay.slips.images import Album
 from relay.slips.layout import PX_PER_MM, Engine, Sheets, TooManyPages
+from relay.slips.mark import mark
 from relay.slips.page import LONGEST_ROLL_MM, Attached, AttachedSheet, Page, compose, environment
 from relay.slips.parts import Letter, read_letter
 from relay.slips.sanitize import SafeLetter, sanitize
@@ -75,7 +77,12 @@ class Renderer:
         width, height = (round(length / PX_PER_MM / fitted.page.scale, 2) for length in fitted.sheets.size)
         last = [_missing_note(missing)] if missing else []
         notes = _once(letter.notes, album.notes, enclosure.notes, fitted.notes, notes_on(checked), last)
-        return Slip(pdf, fitted.sheets.pages, width, height, notes, missing, checked, copies.wanted)
+        content = digest(letter)
+        return Slip(pdf, fitted.sheets.pages, width, height, notes, missing, checked, copies.wanted, content)
+
+    def mark(self, pdf: bytes, text: str, profile: Profile) -> Slip:
+        """A PDF that was rendered for that profile, with a line of text that covers nothing. Raises RenderError."""
+        return mark(self._engine, pdf, text, profile)
 
     def _enclose(self, letter: Letter, profile: Profile, album: Album) -> Enclosure:
         page = Page.of(profile, 1.0)

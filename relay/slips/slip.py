@@ -49,3 +49,5 @@ class Slip:
     "How many characters no font of this machine has; `notes` says it too."
     barcodes: Barcodes = Barcodes()
     wanted: tuple[str, ...] = ()
+    content: str = ""
+    "Digest of what it says (`relay.slips.content`); empty for a PDF that was not rendered from a letter."

@@ -1,7 +1,7 @@
 """What a spool holds, row by row, counted and digested: two spools whose digests are the same hold the same.
 
 Promises: memory is bounded, whatever the spool holds: some thousand rows, or eight megabytes of bodies, or a single
-body that is larger. A digest does not depend on the engine, nor on the order in which it gives its rows.
+body that is larger, or a few PDFs. A digest does not depend on the engine, nor on the order in which it gives its rows.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from relay.errors import SpoolError
 from relay.spool.engine import Place, in_words, reading_engine
-from relay.spool.schema import bodies, messages
+from relay.spool.schema import bodies, messages, papers
 
 ROWS = 1000
 """Rows that are read at once."""
+
+PAPERS = 4
+"""Rows with a PDF that are read at once."""
 
 PORTION = 8 * 1024 * 1024
 """Bytes of bodies that are read at once, unless a single one is larger."""
@@ -30,7 +33,7 @@ class Passage:
     """The rows of a table on their way past: counted and digested, and handed on.
 
     The digest of a row is that of its values as Python writes them, which are the same whichever engine they come from;
-    a body counts as its SHA-256. That of a table is the sum of its rows' digests.
+    a body, or a PDF, counts as its SHA-256. That of a table is the sum of its rows' digests.
     """
 
     connection: Connection
@@ -43,6 +46,7 @@ class Passage:
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for row in _bodies(self.connection) if self.table is bodies else _rows(self.connection, self.table):
             values = tuple(row)
+            shown: tuple[Any, ...]
             if self.table is bodies:
                 queue_id, content, accepted = values
                 digest = hashlib.sha256(content).hexdigest()
@@ -50,7 +54,7 @@ class Passage:
                     self.corrupt.append(queue_id)
                 values, shown = (queue_id, content), (queue_id, digest)
             else:
-                shown = values
+                shown = tuple(hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value for value in row)
             self.rows += 1
             self._sum += int.from_bytes(hashlib.sha256(repr(shown).encode()).digest(), "big")
             yield values
@@ -86,7 +90,8 @@ def check_bodies(place: Place, on_body: Callable[[], None] = lambda: None) -> tu
 
 
 def _rows(connection: Connection, table: Table) -> Iterator[Sequence[Any]]:
-    yield from connection.execute(select(table), execution_options={"yield_per": ROWS})
+    at_once = PAPERS if table is papers else ROWS
+    yield from connection.execute(select(table), execution_options={"yield_per": at_once})
 
 
 def _bodies(connection: Connection) -> Iterator[Sequence[Any]]:

@@ -14,7 +14,7 @@ from relay.spool.engine import Place
 from relay.spool.queries import LINE, DeliveryLine, reading
 from relay.spool.records import Key, Message, PrintJob
 from relay.spool.rows import JOB_COLUMNS, MESSAGE_COLUMNS, job_of
-from relay.spool.schema import attempts, bodies, deliveries, messages, orders, print_jobs
+from relay.spool.schema import attempts, bodies, deliveries, messages, orders, papers, print_jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class OrderLine:
     verb: str
     who: str
     was: str
+    why: str
+    "The person's reason, where one was given."
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,10 @@ class DeliveryHistory:
     orders: tuple[OrderLine, ...]
     dsns: tuple[DsnLine, ...]
     job: PrintJob | None
+    duplicates: tuple[str, ...]
+    "Deliveries, as QUEUE-ID/NUMBER, that are the same slip and were not printed."
+    has_paper: bool
+    "Whether the PDF that went to the printer is kept."
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +140,10 @@ def _history(connection: Connection, queue_id: str, numbers: Sequence[int] | Non
 def _deliveries(connection: Connection, queue_id: str, numbers: Sequence[int] | None) -> Iterator[DeliveryHistory]:
     same = (print_jobs.c.queue_id == deliveries.c.queue_id) & (print_jobs.c.number == deliveries.c.number)
     query = (
-        select(*LINE, deliveries.c.begun_at, *JOB_COLUMNS)
+        select(*LINE, deliveries.c.begun_at, papers.c.made_at.label("kept_since"), *JOB_COLUMNS)
         .join_from(deliveries, messages)
         .outerjoin(print_jobs, same)
+        .outerjoin(papers, (papers.c.queue_id == deliveries.c.queue_id) & (papers.c.number == deliveries.c.number))
         .where(deliveries.c.queue_id == queue_id)
         .order_by(deliveries.c.number)
     )
@@ -150,6 +157,8 @@ def _deliveries(connection: Connection, queue_id: str, numbers: Sequence[int] | 
             tuple(_orders(connection, line.key)),
             tuple(_dsns(connection, line.key)),
             job_of(row),
+            tuple(_duplicates(connection, line.key)),
+            row.kept_since is not None,
         )
 
 
@@ -166,10 +175,17 @@ def _attempts(connection: Connection, line: DeliveryLine, begun_at: float | None
 
 
 def _orders(connection: Connection, key: Key) -> Iterator[OrderLine]:
-    columns = [orders.c[name] for name in ("at", "verb", "who", "was")]
+    columns = [orders.c[name] for name in ("at", "verb", "who", "was", "why")]
     query = select(*columns).where(orders.c.queue_id == key[0], orders.c.number == key[1])
     for row in connection.execute(query.order_by(orders.c.at)):
         yield OrderLine(*row)
+
+
+def _duplicates(connection: Connection, key: Key) -> Iterator[str]:
+    same = deliveries.c.duplicate_of == f"{key[0]}/{key[1]}"
+    query = select(deliveries.c.queue_id, deliveries.c.number).where(same, text("duplicate_of <> ''"))
+    for queue_id, number in connection.execute(query.order_by(deliveries.c.queue_id, deliveries.c.number)):
+        yield f"{queue_id}/{number}"
 
 
 def _dsns(connection: Connection, key: Key) -> Iterator[DsnLine]:

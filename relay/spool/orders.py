@@ -108,6 +108,8 @@ class Done:
     was: State
     now: State
     route: str
+    made: int | None = None
+    "The number of the delivery that was made for it: a reprint."
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,12 @@ def _write(connection: Connection, order: Order, done: Sequence[Done], changes: 
     if order.verb in (Verb.RELEASE, Verb.HOLD):
         # Nothing of a job that is forgotten can come onto paper any more, or a person takes that upon himself.
         connection.execute(delete(print_jobs).where(among(print_jobs, [change.key for change in done])))
-    kept = {"at": order.at, "verb": order.verb.value, "who": printable(order.who, 100)}
+    kept = {
+        "at": order.at,
+        "verb": order.verb.value,
+        "who": printable(order.who, 100),
+        "why": printable(order.why, 500),
+    }
     connection.execute(
         insert(orders),
         [{"queue_id": change.key[0], "number": change.key[1], "was": change.was.value, **kept} for change in done],

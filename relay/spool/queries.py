@@ -67,6 +67,12 @@ class DeliveryLine:
     "How often a rule has it printed; 0 for what the profile says."
     copy_of: int | None
     "The number of the delivery that a rule made this one from."
+    reprint_of: int | None
+    "The number of the delivery that this one prints once more."
+    marked: bool
+    "Whether that reprint says on paper that it is one."
+    duplicate_of: str
+    "The printed delivery, as QUEUE-ID/NUMBER, that is the same slip; this one made no paper."
 
     @property
     def key(self) -> Key:
@@ -99,7 +105,7 @@ LINE = (
     messages.c.institution,
     messages.c.reverse_path,
     *(messages.c[name] for name in ("message_id", "size", "received_at")),
-    *(deliveries.c[name] for name in ("profile", "copies", "copy_of")),
+    *(deliveries.c[name] for name in ("profile", "copies", "copy_of", "reprint_of", "marked", "duplicate_of")),
 )
 """The columns of a `DeliveryLine`."""
 
@@ -143,6 +149,14 @@ def keys_of(place: Place, queue_id: str) -> list[Key]:
     """The keys of a message's deliveries; none when there is no such message."""
     with reading(place) as connection:
         query = select(*_KEY).where(deliveries.c.queue_id == queue_id).order_by(deliveries.c.number)
+        return [(queue_id, number) for queue_id, number in connection.execute(query)]
+
+
+def slips_of(place: Place, queue_id: str, routes: str) -> list[Key]:
+    """The keys of a message's deliveries by routes that begin with `routes`, without reprints."""
+    with reading(place) as connection:
+        meant = deliveries.c.route.startswith(routes, autoescape=True) & deliveries.c.reprint_of.is_(None)
+        query = select(*_KEY).where(deliveries.c.queue_id == queue_id, meant).order_by(deliveries.c.number)
         return [(queue_id, number) for queue_id, number in connection.execute(query)]
 
 

@@ -114,6 +114,10 @@ class NewDelivery:
     "The number of the delivery that a rule made this one from; None for a recipient of the envelope."
     moved_from: str = ""
     "The printer that was in trouble, where another one prints it."
+    reprint_of: int | None = None
+    "The number of the delivery that a person has printed once more by this one."
+    marked: bool = False
+    "Whether a reprint says on paper that it is one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,8 @@ class Delivery:
     copies: int = 0
     copy_of: int | None = None
     moved_from: str = ""
+    reprint_of: int | None = None
+    marked: bool = False
     job: PrintJob | None = None
 
     @property
@@ -183,6 +189,44 @@ class PrintJob:
     """
     impressions: int | None = None
     "Sides that came out by the device's count; None when it does not count."
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """A slip as it goes to a printer: what it says, and its PDF."""
+
+    printer: str
+    content: str
+    "Digest of what it says, however it is laid out (`relay.slips.content`)."
+    profile: str
+    pages: int
+    width_mm: float
+    height_mm: float
+    pdf: bytes | None
+    "None when it is not to be kept."
+
+
+@dataclass(frozen=True, slots=True)
+class Sameness:
+    """By what a printer knows that a slip is the same as another one."""
+
+    message_id: bool = True
+    "Message-ID, recipient and content are the same."
+    content: float = 0.0
+    "The content is, and the two arrived within so many seconds of each other; 0 for never."
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """Another delivery that is the same slip."""
+
+    key: Key
+    is_printed: bool
+    "False while the service still has work with it."
+    by: Literal["message-id", "content"]
+
+    def __str__(self) -> str:
+        return f"{self.key[0]}/{self.key[1]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,5 +264,7 @@ class Outcome:
     "Whether the next hop took over what the sender asked about DSNs (RFC 3461 5.2.1)."
     job: PrintJob | None = None
     "What is known in the end of the print job, where there was one."
+    duplicate_of: str = ""
+    "The printed delivery that is the same slip, as `QUEUE-ID/NUMBER`: this one makes no paper."
     onward: Onward | None = None
     "What the rules made of it, where the attempt was to ask them: `state` is QUEUED, or DELIVERED when it ends here."

@@ -1,7 +1,8 @@
 """Clean-up: bodies and history leave the spool some days after everything about a message is settled.
 
-Does: a pass each hour. It takes off the bodies of messages that were settled longer ago than `keep_bodies`, forgets
-messages that were settled longer ago than `keep_history`, and gives the room in an SQLite file back to the disk.
+Does: a pass each hour. It takes off PDFs that are older than `keep_pdfs`, and the oldest of those that are too many;
+the bodies of messages that were settled longer ago than `keep_bodies`; forgets messages that were settled longer ago
+than `keep_history`; and gives the room in an SQLite file back to the disk.
 Promises: only messages all of whose deliveries are final go; what is held, uncertain, corrupt or open stays, however
 old it is. Each step is a small unit of work behind which accepting mail waits some hundredths of a second, with a pause
 after it that is longer than the step. Several nodes may clean at the same time.
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy import Connection, Engine, Table, delete, select
+from sqlalchemy import Connection, Engine, Table, delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.config.settings import Spool
@@ -26,8 +27,9 @@ from relay.errors import SpoolError
 from relay.mail.queue_id import new_queue_id
 from relay.maillog import MailLog
 from relay.spool.engine import in_words, reading_engine
-from relay.spool.records import FINAL
-from relay.spool.schema import bodies, deliveries, messages
+from relay.spool.queries import among
+from relay.spool.records import FINAL, Key
+from relay.spool.schema import bodies, deliveries, messages, papers
 from relay.spool.store import Store
 
 FIRST_PASS = 180.0
@@ -63,6 +65,7 @@ class Cleaned:
 
     bodies: int = 0
     messages: int = 0
+    pdfs: int = 0
     pages: int = 0
 
 
@@ -73,6 +76,8 @@ class Retention:
         self._store = store
         self._keep_bodies = spool.keep_bodies
         self._keep_history = spool.keep_history
+        self._keep_pdfs = spool.pdfs_kept_for
+        self._max_pdfs_size = int(spool.max_pdfs_size)
         self._maillog = maillog
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -86,7 +91,9 @@ class Retention:
                 self._maillog.fault("retention", error)
                 continue
             if cleaned != Cleaned():
-                self._maillog.cleaned(bodies=cleaned.bodies, messages=cleaned.messages, pages=cleaned.pages)
+                self._maillog.cleaned(
+                    bodies=cleaned.bodies, messages=cleaned.messages, pdfs=cleaned.pdfs, pages=cleaned.pages
+                )
 
     async def clean(self, stop: asyncio.Event | None = None) -> Cleaned:
         """One pass through the spool; ends early, between two steps, when `stop` is set. Raises SpoolError."""
@@ -95,6 +102,7 @@ class Retention:
         cleaned = Cleaned()
         engine = reading_engine(self._store.place)
         try:
+            cleaned.pdfs = await self._remove_pdfs(engine, now - self._keep_pdfs, stop)
             cleaned.bodies = await self._remove(engine, bodies, now - self._keep_bodies, stop)
             cleaned.messages = await self._remove(engine, messages, now - self._keep_history, stop)
         except SQLAlchemyError as error:
@@ -120,6 +128,18 @@ class Retention:
                 await _stopped(stop, PAUSE)
         return removed
 
+    async def _remove_pdfs(self, engine: Engine, before: float, stop: asyncio.Event) -> int:
+        """The oldest PDFs, as long as they are too old, or all of them too much. Nothing but a reprint asks for one."""
+        removed = 0
+        while not stop.is_set():
+            keys, size = await asyncio.to_thread(_pdfs_too_many, engine, before, self._max_pdfs_size)
+            if not keys:
+                break
+            started = time.monotonic()
+            removed += await self._store.write(partial(_take_off_pdfs, keys=keys), size)
+            await _stopped(stop, max(PAUSE, PAUSE_FACTOR * (time.monotonic() - started)))
+        return removed
+
     async def _shrink(self, stop: asyncio.Event) -> int:
         """Gives pages of an SQLite file back to the disk, but for some; the next checkpoint makes the file shorter."""
         given = 0
@@ -140,6 +160,25 @@ def _look(engine: Engine, table: Table, after: str, before: float) -> tuple[list
         sizes = select(messages.c.queue_id, messages.c.size).where(messages.c.queue_id.in_(free))
         found = sorted((queue_id, size) for queue_id, size in connection.execute(sizes)) if free else []
     return found, ids[-1] if len(ids) == WINDOW else None
+
+
+def _pdfs_too_many(engine: Engine, before: float, most: int) -> tuple[list[Key], int]:
+    """The PDFs that go in the next step, the oldest first, and their size in bytes. It touches no PDF."""
+    oldest = select(papers.c.queue_id, papers.c.number, papers.c.made_at, papers.c.size)
+    with engine.connect() as connection:
+        total = connection.execute(select(func.coalesce(func.sum(papers.c.size), 0))).scalar_one()
+        keys: list[Key] = []
+        size = 0
+        for queue_id, number, made_at, bytes_of_it in connection.execute(oldest.order_by(papers.c.made_at).limit(STEP)):
+            if (made_at >= before and total - size <= most) or (keys and size + bytes_of_it > STEP_SIZE):
+                break
+            keys.append((queue_id, number))
+            size += bytes_of_it
+        return keys, size
+
+
+def _take_off_pdfs(connection: Connection, keys: Sequence[Key]) -> int:
+    return connection.execute(delete(papers).where(among(papers, keys))).rowcount
 
 
 def _settled(connection: Connection, ids: Sequence[str], before: float) -> list[str]:
@@ -172,7 +211,8 @@ def _steps(found: Sequence[tuple[str, int]]) -> Iterator[tuple[list[str], int]]:
 def _take_off(connection: Connection, table: Table, ids: Sequence[str], before: float) -> int:
     """Removes some messages, or their bodies, but for those that another node is just removing; how many.
 
-    Nothing follows a final state (`records.TRANSITIONS`), so that nobody can open one again between look and removal.
+    Nothing follows a final state (`records.TRANSITIONS`), and who adds a delivery locks the message as is done here, so
+    that nobody can open one again between look and removal.
     """
     query = select(messages.c.queue_id).where(messages.c.queue_id.in_(ids)).order_by(messages.c.queue_id)
     mine = connection.execute(query.with_for_update(skip_locked=True)).scalars().all()

@@ -13,22 +13,8 @@ from relay.spool.schema import deliveries, messages, print_jobs
 MESSAGE_COLUMNS = tuple(column.name for column in messages.c)
 
 _DELIVERY_COLUMNS = (
-    "number",
-    "recipient",
-    "route",
-    "destination",
-    "attempts",
-    "next_attempt_at",
-    "notify",
-    "orcpt",
-    "begun_at",
-    "warn_at",
-    "expires_at",
-    "reason",
-    "profile",
-    "copies",
-    "copy_of",
-    "moved_from",
+    *("number", "recipient", "route", "destination", "attempts", "next_attempt_at", "notify", "orcpt", "begun_at"),
+    *("warn_at", "expires_at", "reason", "profile", "copies", "copy_of", "moved_from", "reprint_of", "marked"),
 )
 
 _JOB_FIELDS = tuple(field.name for field in fields(PrintJob))

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -104,6 +105,9 @@ deliveries = Table(
     Column("copies", Integer, nullable=False, server_default="0"),
     Column("copy_of", Integer),
     Column("moved_from", String(63), nullable=False, server_default=""),
+    Column("reprint_of", Integer),
+    Column("marked", Boolean, nullable=False, server_default=false()),
+    Column("duplicate_of", String(20), nullable=False, server_default=""),
     Index(
         "ix_deliveries_due",
         "destination",
@@ -141,6 +145,12 @@ deliveries = Table(
         "lease_owner",
         sqlite_where=text(UNFINISHED),
         postgresql_where=text(UNFINISHED),
+    ),
+    Index(
+        "ix_deliveries_duplicate_of",
+        "duplicate_of",
+        sqlite_where=text("duplicate_of <> ''"),
+        postgresql_where=text("duplicate_of <> ''"),
     ),
 )
 
@@ -187,6 +197,45 @@ orders = Table(
     Column("verb", String(16), nullable=False),
     Column("who", Text, nullable=False),
     Column("was", String(10), nullable=False),
+    Column("why", Text, nullable=False, server_default=""),
+    ForeignKeyConstraint(["queue_id", "number"], _ONE_DELIVERY, ondelete="CASCADE"),
+)
+
+# What each slip says and on which printer, from when its job is begun: by this the same slip is known when it comes
+# again. `identity` is a digest of Message-ID, recipient and content, empty without a Message-ID. Reprints have none.
+slips = Table(
+    "slips",
+    metadata,
+    Column("queue_id", String(13), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("printer", String(63), nullable=False),
+    Column("identity", String(64), nullable=False),
+    Column("content", String(64), nullable=False),
+    Index(
+        "ix_slips_identity",
+        "identity",
+        sqlite_where=text("identity <> ''"),
+        postgresql_where=text("identity <> ''"),
+    ),
+    Index("ix_slips_content", "printer", "content", "queue_id"),
+    ForeignKeyConstraint(["queue_id", "number"], _ONE_DELIVERY, ondelete="CASCADE"),
+)
+
+# The PDF that went to the printer, for a reprint. The index has the size as well, so that adding the sizes up touches
+# no PDF.
+papers = Table(
+    "papers",
+    metadata,
+    Column("queue_id", String(13), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("made_at", Double, nullable=False),
+    Column("profile", String(63), nullable=False),
+    Column("pages", Integer, nullable=False),
+    Column("width_mm", Double, nullable=False),
+    Column("height_mm", Double, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("pdf", LargeBinary, nullable=False),
+    Index("ix_papers_made_at", "made_at", "size"),
     ForeignKeyConstraint(["queue_id", "number"], _ONE_DELIVERY, ondelete="CASCADE"),
 )
 

@@ -25,8 +25,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from relay.errors import CorruptBody, LeaseLost, SpoolError, StartError
 from relay.spool import leases, migrations, sorting, writes
 from relay.spool.commit import GroupCommit, T, Work
+from relay.spool.duplicates import begin_job, paper_of
 from relay.spool.engine import Place, SpoolLock, in_words, reading_engine, writing_engine
-from relay.spool.records import Delivery, Key, Message, NewMessage, Onward, Outcome, PrintJob
+from relay.spool.records import (
+    Delivery,
+    Key,
+    Message,
+    NewMessage,
+    Onward,
+    Outcome,
+    Paper,
+    PrintJob,
+    Sameness,
+    Twin,
+)
 from relay.spool.schema import bodies, deliveries
 
 LEASE = 60.0
@@ -171,6 +183,24 @@ class Store:
         except SpoolError:  # perhaps it is the bytes that can't be read: that is not to keep the attempt from beginning
             return await self.begin(delivery, retry_at), None
         return begun, content if content is not None and _digest(content) == delivery.message.sha256 else None
+
+    async def begin_job(self, delivery: Delivery, job: PrintJob, paper: Paper, sameness: Sameness) -> Delivery | Twin:
+        """Keeps the name of a print job that is about to be created, what the slip says and its PDF; or keeps nothing
+        and gives the delivery that is the same slip.
+        """
+        size = len(paper.pdf or b"")
+        return await self.write(lambda c: begin_job(c, self.node, delivery, job, paper, sameness), size)
+
+    async def paper(self, key: Key) -> Paper | None:
+        """The paper that a delivery became; None when it is not kept. Raises SpoolError when it can't be read."""
+        return await asyncio.to_thread(self._paper, key)
+
+    def _paper(self, key: Key) -> Paper | None:
+        try:
+            with self._reader.connect() as connection:
+                return paper_of(connection, key)
+        except SQLAlchemyError as error:
+            raise SpoolError(f"the spool could not be read: {in_words(error)}") from error
 
     async def record_job(self, delivery: Delivery, job: PrintJob) -> Delivery:
         """Keeps what is known of the delivery's print job."""

@@ -98,6 +98,9 @@ def _row(queue_id: str, number: int, delivery: NewDelivery) -> dict[str, Any]:
         "copies": delivery.copies,
         "copy_of": delivery.copy_of,
         "moved_from": delivery.moved_from,
+        "reprint_of": delivery.reprint_of,
+        "marked": delivery.marked,
+        "duplicate_of": "",
     }
 
 
@@ -276,6 +279,8 @@ def settle(
     waits = outcome.state in OPEN
     reason = said(outcome)
     values: dict[str, Any] = {} if waits and keep else {"lease_owner": None}
+    if outcome.duplicate_of:
+        values |= {"duplicate_of": outcome.duplicate_of}
     if waits and not keep:
         values |= {"due_at": retry_at, "deadline": delivery.warn_at or delivery.expires_at}
     change(

@@ -5,6 +5,8 @@ document is sent; after a crash CUPS and the device are asked what became of it 
 nobody can tell, the delivery is `uncertain` and a person decides. What the printer threw away is printed again. A slip
 that can't be rendered is held with its reason. One slip of a printer is under way at a time, so slips come out in the
 order in which they arrived (at each of several nodes).
+The same slip a second time (the printer's `duplicates`) waits until the first one is settled: when that is on paper it
+is cancelled as its duplicate, else it is printed. What a person had printed once more is never taken for a duplicate.
 """
 
 from __future__ import annotations
@@ -27,16 +29,20 @@ from relay.printing.witness import Witness
 from relay.routing.rules import PRINT
 from relay.slips.pool import RenderPool
 from relay.slips.slip import Occasion, Slip
-from relay.spool.records import Delivery, Key, NewDelivery, Onward, Outcome, PrintJob, State
+from relay.spool.records import Delivery, Key, NewDelivery, Onward, Outcome, Paper, PrintJob, Sameness, State, Twin
 from relay.spool.store import Store
 from relay.transports import Limits
 from relay.transports.following import Follower
+from relay.transports.reprint import reprinted
 from relay.transports.standing_in import Desk, Move, StandIns
 
 MOST_ABORTS = 3
 """Times that a printer may throw a slip away before it is held."""
 
 _STATES = {Verdict.PRINTED: State.DELIVERED, Verdict.REFUSED: State.HELD, Verdict.UNCERTAIN: State.UNCERTAIN}
+
+DUPLICATE = "duplicate"
+"""The evidence of a slip that was not printed, since it is on paper already under another name."""
 
 LONGEST_WAIT = 15.0
 """Seconds until a slip is tried again for which CUPS was not to be had; those behind it wait too."""
@@ -62,6 +68,8 @@ class PrinterTransport:
         self.limits = Limits(total=places, per_destination=places, is_probed=False)
         self._config = config
         self._shut_for = min(config.delivery_for(PRINT + printer.name).retry_first, LONGEST_WAIT)
+        same = printer.duplicates
+        self._sameness = Sameness(message_id=same.message_id, content=same.content)
         self._store = store
         self._renderer = renderer
         self._cups = cups
@@ -145,7 +153,7 @@ class PrinterTransport:
 
     async def _print(self, delivery: Delivery, content: bytes) -> Outcome:
         profile = self._profile(delivery)
-        slip = await self._renderer.render(content, profile, self._occasion(delivery))
+        slip = await self._slip(delivery, content, profile)
         self._maillog.rendered(
             delivery.message.queue_id,
             delivery.number,
@@ -156,8 +164,42 @@ class PrinterTransport:
         )
         name = f"slip-{delivery.message.queue_id}-{delivery.number}-{delivery.attempts}"
         job = PrintJob(name, self._printer.queue)
-        delivery = await self._store.record_job(delivery, job)
-        return await self._create(delivery, job, slip, profile)
+        begun = await self._store.begin_job(delivery, job, self._paper(slip, profile), self._sameness)
+        if isinstance(begun, Twin):
+            return self._same_as(begun, delivery)
+        return await self._create(begun, job, slip, profile)
+
+    async def _slip(self, delivery: Delivery, content: bytes, profile: Profile) -> Slip:
+        occasion = self._occasion(delivery)
+        if delivery.reprint_of is None:
+            return await self._renderer.render(content, profile, occasion)
+        slip, is_kept = await reprinted(delivery, content, profile, occasion, self._store, self._renderer)
+        self._maillog.reprinted(
+            delivery.message.queue_id,
+            delivery.number,
+            printer=self._printer.name,
+            of=f"{delivery.message.queue_id}/{delivery.reprint_of}",
+            source="kept" if is_kept else "rendered",
+        )
+        return slip
+
+    def _paper(self, slip: Slip, profile: Profile) -> Paper:
+        spool = self._config.spool
+        # On a disk that is nearly full the room is for settling what is there.
+        kept = spool.pdfs_kept_for and len(slip.pdf) <= spool.max_pdf_size and self._store.has_room(len(slip.pdf))
+        pdf = slip.pdf if kept else None
+        return Paper(self._printer.name, slip.content, profile.name, slip.pages, slip.width_mm, slip.height_mm, pdf)
+
+    def _same_as(self, twin: Twin, delivery: Delivery) -> Outcome:
+        """Another delivery is this slip. Only what is on paper settles it: should that one be held, this one prints."""
+        if not twin.is_printed:
+            return Outcome(State.DEFERRED, f"waits for {twin}, which is the same slip and is to be printed once")
+        self._maillog.duplicate(
+            delivery.message.queue_id, delivery.number, printer=self._printer.name, of=str(twin), by=twin.by
+        )
+        by = "it came in again" if twin.by == "message-id" else "another message with the same content"
+        reason = f"the same slip as {twin}, which is printed once: {by}"
+        return Outcome(State.CANCELLED, reason, evidence=DUPLICATE, duplicate_of=str(twin))
 
     def _profile(self, delivery: Delivery) -> Profile:
         """What lays the slip out: what a rule said, while the configuration has it, else the printer's own."""

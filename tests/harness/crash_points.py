@@ -58,6 +58,7 @@ VERBS = (
     "claim",
     "claim_overdue",
     "begin",
+    "begin_job",
     "record_job",
     "forget_job",
     "pending",

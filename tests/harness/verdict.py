@@ -45,6 +45,7 @@ class Row:
     attempts: int
     message_id: str
     source: str
+    duplicate_of: str
 
     @property
     def name(self) -> str:
@@ -74,6 +75,8 @@ class Verdict:
     notices: int = 0
     duplicates: Counter[str] = field(default_factory=Counter)
     "Letters that the next hop has once more than it should, by what explains them."
+    slips_handed_in_twice: int = 0
+    "Slips that were accepted twice and are on paper once."
     accepted_again: Counter[str] = field(default_factory=Counter)
     "Messages that their client had to offer again, though they had been taken, by what explains them."
 
@@ -87,8 +90,8 @@ class Verdict:
         return (
             f"{self.answered} messages answered with 250; {self.letters} letters and {self.notices} DSNs at the next "
             f"hop, {self.slips} slips on paper; {self.duplicates.total()} letters twice, "
-            f"{self.accepted_again.total()} messages accepted again, {len(self.uncertain)} slips uncertain; "
-            f"{len(self.faults)} faults"
+            f"{self.accepted_again.total()} messages accepted again, {self.slips_handed_in_twice} of them slips and "
+            f"printed once, {len(self.uncertain)} slips uncertain; {len(self.faults)} faults"
         )
 
 
@@ -137,7 +140,7 @@ class Diary:
 def read_rows(place: Place) -> list[Row]:
     """All deliveries of a spool."""
     query = text(
-        "SELECT queue_id, number, recipient, route, state, reason, attempts, message_id, source "
+        "SELECT queue_id, number, recipient, route, state, reason, attempts, message_id, source, duplicate_of "
         "FROM deliveries JOIN messages USING (queue_id) ORDER BY queue_id, number"
     )
     engine = reading_engine(place)
@@ -190,7 +193,7 @@ def judge(
     _accepted(items, rows, diary, deaths, verdict)
     for row in rows:
         if row.route.startswith("print:"):
-            _slip(row, papers[row.name], verdict)
+            _slip(row, papers[row.name], papers[row.duplicate_of], verdict)
         else:
             count = notices[row.message_id] if row.source == "slip-relay" else at_next_hop[row.name]
             _letter(row, count, diary.doubts_about_sending(row.name, deaths), verdict)
@@ -241,13 +244,17 @@ def _accepted(items: Sequence[Item], rows: Sequence[Row], diary: Diary, deaths: 
                 verdict.unexplained.append(f"{item.mark} was accepted as {queue_id} too, for no reason")
 
 
-def _slip(row: Row, papers: int, verdict: Verdict) -> None:
+def _slip(row: Row, papers: int, papers_of_twin: int, verdict: Verdict) -> None:
     if papers > 1:
         verdict.printed_twice.append(f"{row}: {papers} times on paper")
     if row.state is State.UNCERTAIN:
         verdict.uncertain.append(f"{row}; {papers} on paper")
     elif row.state in OPEN:
         verdict.unsettled.append(str(row))
+    elif row.duplicate_of:
+        verdict.slips_handed_in_twice += 1
+        if papers or not papers_of_twin:
+            verdict.wrong.append(f"{row}: {papers} times on paper, and {papers_of_twin} times as {row.duplicate_of}")
     elif row.state is not State.DELIVERED:
         verdict.wrong.append(str(row))
     elif not papers:

@@ -13,9 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness import samples
+from tests.harness.appliance import command
 from tests.harness.cluster import Cluster, Node
 from tests.harness.traffic import Traffic
+from tests.harness.verdict import read_rows
 from tests.harness.waiting import until
+from tests.journeys.story import queue_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -38,6 +42,8 @@ DEATHS = (
 """Points at which a node dies with something in its hands."""
 
 EVENTS = 24
+
+SENDER = "alma@exlibrisgroup.example"
 
 
 async def test_a_node_dies_and_the_database_restarts_while_mail_flows_in(tmp_path: Path) -> None:
@@ -62,6 +68,34 @@ async def test_a_node_dies_and_the_database_restarts_while_mail_flows_in(tmp_pat
     assert verdict.faults == [], verdict.summary()
     assert verdict.uncertain == []
     assert verdict.slips > 3
+
+
+async def test_the_same_slip_handed_to_two_nodes_at_once_is_printed_once_and_reprinted_by_either(
+    tmp_path: Path,
+) -> None:
+    async with Cluster(tmp_path) as cluster:
+        printer = cluster.playground.printers["a5"]
+        mailbox = cluster.playground.institution.mailbox("a5")
+        names: list[str] = []
+
+        def states() -> list[str]:
+            return sorted(row.state for row in read_rows(cluster.place) if row.queue_id in names)
+
+        async def ended(*expected: str) -> None:
+            await until(lambda: states() == list(expected), lambda: f"{expected}; it is {states()}", seconds=90)
+
+        for count in range(1, 4):
+            slip = samples.request_slip(recipient=mailbox)
+            submitting = (node.appliance.submit(slip, SENDER, [mailbox]) for node in cluster.nodes)
+            names[:] = [queue_id(reply) for reply in await asyncio.gather(*submitting)]
+            await ended("cancelled", "delivered")
+            assert len(printer.papers()) == count
+        for node, mark in zip(cluster.nodes, ("--mark", "--no-mark"), strict=True):
+            config = node.appliance.log.with_name("relay.toml")
+            ordering = await asyncio.create_subprocess_exec(*command(), "reprint", "-c", str(config), names[0], mark)
+            assert await ordering.wait() == 0
+        await ended("cancelled", "delivered", "delivered", "delivered")
+        assert len(printer.papers()) == 5
 
 
 @pytest.mark.prove

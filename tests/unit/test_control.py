@@ -65,8 +65,15 @@ def test_a_request_is_read_as_it_was_written(request_: Request) -> None:
     assert protocol.read_request(line) == request_
 
 
+@pytest.mark.parametrize("mark", [None, True, False])
+def test_an_order_for_a_reprint_is_read_as_it_was_written(mark: bool | None) -> None:
+    asked = protocol.Reprint((KEY,), "wet, äh", "main-desk", mark, more=True, on_behalf_of="anna")
+    assert protocol.read_request(protocol.write_request(asked)) == asked
+
+
 def test_an_answer_is_read_as_it_was_written() -> None:
-    result = Result([Done(KEY, State.HELD, State.QUEUED, "campus")], [Refused(KEY, "it is äußerst held")])
+    made = Done(KEY, State.DELIVERED, State.DELIVERED, "print:desk", made=3)
+    result = Result([Done(KEY, State.HELD, State.QUEUED, "campus"), made], [Refused(KEY, "it is äußerst held")])
     line = protocol.write_answer(result)
     assert line.index(b"\n") == len(line) - 1
     assert protocol.read_answer(line) == result
@@ -84,6 +91,10 @@ NO_REQUESTS = {
     b"[]": "one JSON object",
     b"{}": "not an order",
     b'{"verb": "shred", "deliveries": [["06GXWTSGYD8QM", 0]]}': "'shred' is not a valid Verb",
+    b'{"verb": "reprint", "deliveries": [["06GXWTSGYD8QM", 0]], "mark": 1}': "'mark' is true or false",
+    b'{"verb": "reprint", "deliveries": [["06GXWTSGYD8QM", 0]], "printer": []}': "'printer' is the name of a printer",
+    b'{"verb": "reprint", "deliveries": [["06GXWTSGYD8QM", 0]], "only": ["held"]}': "a request has no 'only'",
+    b'{"verb": "hold", "deliveries": [["06GXWTSGYD8QM", 0]], "mark": true}': "a request has no 'mark'",
     b'{"verb": [], "deliveries": [["06GXWTSGYD8QM", 0]]}': "not an order",
     b'{"verb": "hold"}': "'deliveries' is a list of 1 to 200",
     b'{"verb": "hold", "deliveries": []}': "'deliveries' is a list of 1 to 200",

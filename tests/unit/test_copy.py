@@ -23,7 +23,7 @@ from relay.spool import digests
 from relay.spool.copy import TABLES, copy
 from relay.spool.digests import check_bodies
 from relay.spool.engine import Place, writing_engine
-from relay.spool.records import Message, Outcome, PrintJob, State
+from relay.spool.records import Message, Outcome, Paper, PrintJob, Sameness, State
 from relay.spool.schema import bodies, deliveries, messages, orders
 from relay.spool.store import Store
 from tests.accepted import new_message
@@ -83,6 +83,8 @@ async def fill(place: Place) -> list[Message]:
         new = new_message(content, *WAYS, warn_at=time.time() + 0.1, expires_at=time.time() + 1e6)
         kept.append(new.message)
         letter, slip = await store.accept(new, (time.time() + 60, time.time() + 60))
+        paper = Paper("desk", f"{len(kept):064x}", "a4", 1, 210.0, 297.0, b"%PDF-" + os.urandom(50_000))
+        await store.begin_job(slip, PrintJob(f"slip-{slip}", "desk"), paper, Sameness())
         await store.record_job(slip, PrintJob(f"slip-{slip}", "desk", 7, sent=True))
         reply = Reply.parse(450, "4.2.1 später, \x00 bitte")
         await store.settle(letter, Outcome(State.DEFERRED, "not now", reply=reply), time.time() + 0.5)
@@ -154,7 +156,14 @@ def test_digests_are_those_of_the_rows_whatever_the_engine(source: Place, new_pl
     over_there, and_back = new_place("postgresql"), new_place("sqlite")
     there = {copied.table: copied for copied in copy(source, over_there).tables}
     back = {copied.table: copied for copied in copy(over_there, and_back).tables}
-    for name in ("messages", "bodies", "print_jobs", "orders"):  # in the others leases were let go of
+    for name in (
+        "messages",
+        "bodies",
+        "print_jobs",
+        "orders",
+        "slips",
+        "papers",
+    ):  # in the others leases were let go of
         assert there[name] == back[name]
     assert len({copied.digest for copied in there.values()}) == len(there)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import Connection, func, insert, select, text, update
+from pydantic import ByteSize
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, text, update
 
 from relay.config.settings import Spool
 from relay.errors import CorruptBody
@@ -22,7 +23,7 @@ from relay.spool import retention, writes
 from relay.spool.engine import Place
 from relay.spool.records import FINAL, Message, State
 from relay.spool.retention import Cleaned, Retention
-from relay.spool.schema import attempts, bodies, deliveries, messages, metadata, orders, print_jobs
+from relay.spool.schema import attempts, bodies, deliveries, messages, metadata, orders, papers, print_jobs, slips
 from relay.spool.store import Store
 from tests.accepted import new_message
 from tests.harness.postgres import Postgres
@@ -83,9 +84,17 @@ async def settled(store: Store, *states: State, days: float, content: bytes = CO
             connection.execute(insert(print_jobs), {**key, **job})
             order = {"at": at, "verb": "release", "who": "somebody", "was": "held"}
             connection.execute(insert(orders), {**key, **order})
+            connection.execute(insert(slips), {**key, "printer": "desk", "identity": "", "content": "0" * 64})
+            put_paper(connection, new.message.queue_id, number, days=0)
 
     await store.write(put, len(content))
     return new.message
+
+
+def put_paper(connection: Connection, queue_id: str, number: int, *, days: float, size: int = 8) -> None:
+    paper = {"made_at": time.time() - days * DAY, "profile": "a4", "pages": 1, "width_mm": 210.0, "height_mm": 297.0}
+    row = {"queue_id": queue_id, "number": number, **paper, "size": size, "pdf": b"x" * size}
+    connection.execute(insert(papers), row)
 
 
 async def counted(store: Store) -> dict[str, int]:
@@ -117,6 +126,34 @@ async def test_bodies_go_before_the_history_does(store: Store) -> None:
     with pytest.raises(CorruptBody, match="not in the spool any more"):
         await store.content(bodiless)
     assert await clean_up(store).clean() == Cleaned()
+
+
+async def test_pdfs_go_when_they_are_old_whatever_became_of_the_slip(store: Store) -> None:
+    for state in (State.DELIVERED, State.HELD):
+        young, old = await settled(store, state, days=1), await settled(store, state, days=1)
+        at = {"made_at": time.time() - 15 * DAY}
+        await store.write(lambda c, old=old, at=at: c.execute(update(papers).where(_of(old)).values(at)))  # type: ignore[misc]
+        assert await clean_up(store).clean() == Cleaned(pdfs=1)
+        assert young.queue_id in await ids(store, papers.c.queue_id)
+        assert await store.content(old) == CONTENT, "its bytes stay"
+
+
+def _of(message: Message) -> ColumnElement[bool]:
+    return papers.c.queue_id == message.queue_id
+
+
+async def test_the_oldest_pdfs_go_when_all_are_too_much(store: Store) -> None:
+    kept = [await settled(store, State.DELIVERED, days=1) for _ in range(250)]
+
+    def put(connection: Connection) -> None:
+        connection.execute(delete(papers))
+        for place, message in enumerate(kept):
+            put_paper(connection, message.queue_id, 0, days=10 - place / 100, size=1000)
+
+    await store.write(put)
+    settings = Spool(url="sqlite:////spool.db", max_pdfs_size=ByteSize(40_500))
+    assert (await Retention(store, settings, MailLog()).clean()).pdfs == 210
+    assert await ids(store, papers.c.queue_id) == {message.queue_id for message in kept[210:]}
 
 
 async def test_all_that_hangs_on_a_message_goes_with_it(store: Store) -> None:

@@ -238,3 +238,19 @@ async def until_busy(pid: int) -> None:
     async with asyncio.timeout(20):
         while ticks() < before + 3:  # noqa: ASYNC110 - another process's CPU time tells nobody of itself
             await asyncio.sleep(0.005)
+
+
+@pytest.mark.asyncio
+async def test_a_pdf_is_marked_in_a_child_that_can_not_be_broken_by_it() -> None:
+    async with running() as pool:
+        slip = await pool.render(GOOD, A4)
+        marked = await pool.mark(slip.pdf, "REPRINT today", A4)
+        assert "REPRINT today" in text_of(marked.pdf)
+        assert "good slip" in text_of(marked.pdf)
+        assert (marked.pages, marked.width_mm, marked.height_mm) == (1, slip.width_mm, slip.height_mm)
+        before = children()
+        for broken in (b"", b"%PDF-1.7", slip.pdf[: len(slip.pdf) // 2].replace(b"obj", b"jbo")):
+            with pytest.raises(RenderError, match="the PDF that was kept can't be read"):
+                await pool.mark(broken, "REPRINT today", A4)
+        await assert_prints(pool)
+        assert children() == before
