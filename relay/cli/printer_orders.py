@@ -144,6 +144,7 @@ async def _test(config: Config, printer: Printer, seconds: float) -> None:
         f"test-{secrets.token_hex(8)}",
         slip.pdf,
         job_options(profile, (slip.width_mm, slip.height_mm), slip.pages, copies=1),
+        device=printer.device,
         poll=config.cups.poll,
         seconds=seconds,
         tell=click.echo,

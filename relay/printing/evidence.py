@@ -8,7 +8,8 @@ on some queues CUPS calls a job completed that the printer threw away. Judged is
 * It ended all it has of that name in another way: nothing is on paper that counts. Aborted without a side that came out
   is printed again; cancelled, or with sides that came out, is for a person to look at.
 * It has none: where it is known to show its jobs and was asked all the while, the slip never reached it. Where it was
-  away meanwhile, it may have been switched off with the slip in it, and a person has to look. Else CUPS's word stands:
+  away meanwhile, or had the job and has lost it, it may have been switched off with the slip in it, and a person has to
+  look. Else CUPS's word stands:
   `spooler-confirmed`, or `handed-over` where CUPS itself can't know.
 """
 
@@ -71,6 +72,8 @@ class Seen:
     "Whether the device ever had a job of that name."
     was_silent: bool = False
     "Whether a device that does answer at other times did not, at some time since then."
+    remembers: bool = False
+    "Whether this device is known to show jobs that it has completed, for a while."
     grade: str = SPOOLER_CONFIRMED
     "What CUPS's word is worth on this queue."
 
@@ -132,7 +135,7 @@ def _ended_by_device(jobs: tuple[DeviceJob, ...], job_id: int) -> Judgement:
 
 def _by_cups(seen: Seen, cups: JobStatus, job_id: int) -> Judgement:
     message = f" ({cups.message})" if cups.message else ""
-    if seen.was_silent and cups.began:
+    if cups.began and (seen.was_silent or (seen.was_seen and seen.remembers)):
         assert cups.end is not None
         return _look(f"the printer was away with the print job {job_id}, and CUPS says {cups.end.value}")
     never_came = seen.device is not None and seen.shows_jobs and seen.watched and not seen.was_seen

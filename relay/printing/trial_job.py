@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from relay.errors import JobUnknown, PrintError
 from relay.printing.cups import CupsServer
-from relay.printing.evidence import Judgement, Seen, judge
-from relay.printing.jobs import JobStatus
+from relay.printing.evidence import Judgement
+from relay.printing.watching import JobWatch
 from relay.printing.witness import Witness
 
 
@@ -38,12 +38,16 @@ async def print_trial(
     pdf: bytes,
     options: Mapping[str, str],
     *,
+    device: str | None = None,
     poll: float,
     seconds: float,
     tell: Callable[[str], None],
 ) -> TrialJob:
-    """Prints a document and waits for its end, `seconds` at the most; `tell` hears what happens. Raises PrintError."""
-    witness = Witness(server, queue)
+    """Prints a document and waits for its end, `seconds` at the most; `tell` hears what happens. Raises PrintError.
+
+    `device` is the URI of the queue's device, where it is another one than CUPS says.
+    """
+    witness = Witness(server, queue, device)
     await witness.find()
     try:
         job_id = await server.create_job(queue, name, options)
@@ -65,39 +69,15 @@ async def _follow(
     tell: Callable[[str], None],
 ) -> TrialJob:
     """The job at its end, or when `seconds` have passed; `tell` hears what keeps it meanwhile."""
-    deadline, trouble, over_since = time.monotonic() + seconds, "", None
-    watched, was_seen, was_silent = True, False, False
+    deadline, trouble = time.monotonic() + seconds, ""
+    watch = JobWatch(server, witness, job_id, name, watched=True)
     while True:
-        status, devices = await asyncio.gather(_status(server, job_id), witness.jobs_named(name))
-        watched, was_seen = watched and devices is not None, was_seen or bool(devices)
-        was_silent = was_silent or (devices is None and witness.answers)
-        is_over = status is None or status.end is not None
-        over_since = (over_since or time.monotonic()) if is_over else None
-        since = time.monotonic() - over_since if over_since is not None else 0.0
-        seen = Seen(
-            status,
-            devices,
-            waits_for_device=is_over and witness.may_still_tell(devices, since),
-            shows_jobs=witness.shows_jobs,
-            watched=watched,
-            was_seen=was_seen,
-            was_silent=was_silent,
-            grade=witness.grade,
-        )
-        judgement = judge(seen, job_id)
+        judgement = await watch.look()
         if judgement is not None:
             return TrialJob(job_id, judgement)
-        if status is not None and status.trouble != trouble:
-            trouble = status.trouble
+        if watch.status is not None and watch.status.trouble != trouble:
+            trouble = watch.status.trouble
             tell(trouble or "printing")
         if time.monotonic() >= deadline:
             return TrialJob(job_id, None, trouble)
         await asyncio.sleep(min(poll, max(deadline - time.monotonic(), 0.05)))
-
-
-async def _status(server: CupsServer, job_id: int) -> JobStatus | None:
-    """CUPS's word; None when it does not know the job."""
-    try:
-        return await server.job(job_id)
-    except JobUnknown:
-        return None

@@ -14,6 +14,7 @@ from relay.errors import PrintError
 from relay.printing.cups import CupsServer
 from relay.printing.device import Device, DeviceJob, DeviceState, speaks_ipp
 from relay.printing.evidence import HANDED_OVER, grade_of
+from relay.printing.jobs import JobEnd
 
 PAUSE = 3.0
 """Seconds for which a device that did not answer is let alone."""
@@ -42,6 +43,8 @@ class Witness:
         "What CUPS's word is worth on this queue."
         self.shows_jobs = False
         "Whether the device is known to show our jobs by their names."
+        self.remembers = False
+        "Whether the device is known to show jobs that it has completed."
         self.answers = False
         "Whether the device ever answered."
 
@@ -61,7 +64,7 @@ class Witness:
         found = Device(asked, self._cups.user) if speaks_ipp(asked) else None
         if found is None or found.uri != known:
             self._device, self.shows_jobs, self._hides = found, False, False
-            self.answers = self._is_silent = self._is_mute = False
+            self.answers = self.remembers = self._is_silent = self._is_mute = False
 
     def may_still_tell(self, jobs: tuple[DeviceJob, ...] | None, seconds: float) -> bool:
         """Whether its word about a job is worth waiting for that CUPS ended `seconds` ago; `jobs` is its last one."""
@@ -85,6 +88,7 @@ class Witness:
         self._is_silent, self.answers = False, True
         if jobs:
             self.shows_jobs, self._hides = True, False
+            self.remembers = self.remembers or any(job.end is JobEnd.COMPLETED for job in jobs)
         return jobs
 
     async def state(self) -> DeviceState | None:

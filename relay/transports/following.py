@@ -13,11 +13,12 @@ import contextlib
 import time
 from dataclasses import dataclass, replace
 
-from relay.errors import Interrupted, JobUnknown, PrintError
+from relay.errors import Interrupted, PrintError
 from relay.maillog import MailLog
 from relay.printing.cups import CupsServer
-from relay.printing.evidence import DEVICE_CONFIRMED, Judgement, Seen, Verdict, judge
+from relay.printing.evidence import DEVICE_CONFIRMED, Judgement, Verdict
 from relay.printing.jobs import JobStatus
+from relay.printing.watching import JobWatch
 from relay.printing.witness import Witness
 from relay.spool.records import Delivery, PrintJob
 from relay.spool.store import Store
@@ -72,35 +73,18 @@ class Follower:
             job = replace(job, sent=True, sent_at=time.time())
             delivery = await self._store.record_job(delivery, job)
         await self._witness.find()
-        was_seen = was_silent = False
-        trouble, over_since = None, None
+        watch = JobWatch(self._cups, self._witness, job_id, job.name, watched=watched)
+        trouble = None
         while True:
-            status, devices = await asyncio.gather(self._status(job_id), self._witness.jobs_named(job.name))
-            watched, was_seen = watched and devices is not None, was_seen or bool(devices)
-            was_silent = was_silent or (devices is None and self._witness.answers)
-            is_over = status is None or status.end is not None or status.is_empty
-            over_since = (over_since or time.monotonic()) if is_over else None
-            seconds = time.monotonic() - over_since if over_since is not None else 0.0
-            seen = Seen(
-                status,
-                devices,
-                waits_for_device=is_over and self._witness.may_still_tell(devices, seconds),
-                shows_jobs=self._witness.shows_jobs,
-                watched=watched,
-                was_seen=was_seen,
-                was_silent=was_silent,
-                grade=self._witness.grade,
-            )
-            judgement = judge(seen, job_id)
+            judgement = await watch.look()
             if judgement is not None:
-                if not devices and judgement.verdict is Verdict.PRINTED:
-                    self._witness.hid()
                 job = replace(job, ended_at=time.time(), impressions=judgement.impressions)
                 if judgement.grade == DEVICE_CONFIRMED:
-                    await self._take_from_cups(await self._store.record_job(delivery, job), job_id, status)
+                    await self._store.record_job(delivery, job)
+                    await self._take_from_cups(watch, job_id)
                 return Followed(judgement, job)
-            silent = "the printer does not answer" if devices is None and self._witness.answers else ""
-            self.trouble = await self._trouble(status, job) or silent
+            silent = "the printer does not answer" if watch.device_is_away else ""
+            self.trouble = await self._trouble(watch.status, job) or silent
             if self.trouble != trouble:
                 trouble = self.trouble
                 delivery = await self._store.pending(delivery, trouble)
@@ -108,32 +92,23 @@ class Follower:
 
     async def finish(self, job_id: int, job: PrintJob) -> Followed:
         """A job of which the spool knows that the device completed it: nothing is left to do but to tidy up."""
-        await self._take_from_cups(None, job_id, await self._status(job_id))
+        watch = JobWatch(self._cups, self._witness, job_id, job.name, watched=False)
+        await watch.ask_cups()
+        await self._take_from_cups(watch, job_id)
         why = f"the printer completed it (job {job_id} of CUPS)"
         return Followed(Judgement(Verdict.PRINTED, why, DEVICE_CONFIRMED, job.impressions), job)
 
-    async def _status(self, job_id: int) -> JobStatus | None:
-        """CUPS's word; None when it does not know the job. While CUPS is away the job is in its spool."""
-        try:
-            return await self._cups.job(job_id)
-        except JobUnknown:
-            return None
-        except PrintError:
-            return JobStatus(state=0, message="CUPS does not answer")
-
-    async def _take_from_cups(self, delivery: Delivery | None, job_id: int, status: JobStatus | None) -> None:
+    async def _take_from_cups(self, watch: JobWatch, job_id: int) -> None:
         """Sees a job off that is on paper: what CUPS has not ended by then it would print again one day."""
         since = time.monotonic()
-        while status is not None and status.end is None and not self._interrupted.is_set():
-            if status.is_waiting or time.monotonic() - since > GRACE:
+        while watch.status is not None and watch.status.end is None and not self._interrupted.is_set():
+            if watch.status.is_waiting or time.monotonic() - since > GRACE:
                 with contextlib.suppress(PrintError):
-                    status = await self._cups.cancel_job(job_id)
-                    if delivery is not None:
-                        self._maillog.service("job-taken-from-cups", printer=self._printer, job_id=job_id)
-                    continue
+                    await self._cups.cancel_job(job_id)
+                    self._maillog.service("job-taken-from-cups", printer=self._printer, job_id=job_id)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._interrupted.wait(), self._poll)
-            status = await self._status(job_id)
+            await watch.ask_cups()
 
     async def _trouble(self, status: JobStatus | None, job: PrintJob) -> str:
         """What keeps the job from paper; a queue that CUPS stopped by itself is let go on."""

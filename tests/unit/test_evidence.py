@@ -110,6 +110,8 @@ def test_a_device_that_may_still_say_something_is_waited_for(cups: JobStatus | N
         (COMPLETED, {"shows_jobs": True, "was_silent": True}, Verdict.UNCERTAIN),
         (COMPLETED, {"was_silent": True, "silent": True}, Verdict.UNCERTAIN),
         (CANCELLED_EARLY, {"was_silent": True, "silent": True}, Verdict.REFUSED),
+        # It had the job, keeps those that it completed, and has this one no more: it was switched off and on.
+        (COMPLETED, {"shows_jobs": True, "watched": True, "was_seen": True, "remembers": True}, Verdict.UNCERTAIN),
         (CANCELLED, {}, Verdict.UNCERTAIN),
         (ABORTED, {"silent": True}, Verdict.UNCERTAIN),
         (CANCELLED_EARLY, {"silent": True}, Verdict.REFUSED),
