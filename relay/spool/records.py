@@ -56,6 +56,12 @@ it when the rules, having read the letter, send the delivery another way.
 """
 
 
+AT_ONCE = -1.0
+"""When a delivery is due that a person let go, or whose attempt was cut off: before all others, and although the hours
+of its printer are over. What a node only had in its hands is due at 0, before what waits.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One accepted message without its bytes."""
