@@ -20,9 +20,8 @@ from relay.mail.status import printable
 from relay.spool.fence import change
 from relay.spool.prepared import Prepared
 from relay.spool.records import OPEN, Delivery, NewDelivery, NewMessage, Outcome, PrintJob, State
-from relay.spool.rows import MESSAGE_COLUMNS, delivery_of, joined
+from relay.spool.rows import MESSAGE_COLUMNS
 from relay.spool.schema import attempts, bodies, deliveries, messages, print_jobs
-
 
 _PUT_MESSAGE, _PUT_BODY, _PUT_DELIVERY = (Prepared(insert(table)) for table in (messages, bodies, deliveries))
 _READ_BODY = Prepared(select(bodies.c.content).where(bodies.c.queue_id == bindparam("of", required=False)))
