@@ -1,7 +1,7 @@
 """Batches: what waited for a printer until it opened, or until a release time, let out in one go.
 
-Does: takes all that waits at that moment out of the spool in one transaction, has it put in order, and gives it to the
-lane batch by batch, each after its separator page.
+Does: takes all that waits since before that moment out of the spool, has it put in order, and gives it to the lane
+batch by batch, each after its separator page.
 Promises: a batch belongs to one node. Which slips are of it is a matter of their arrival and the clock, not of memory:
 after a crash what is left is a batch again. The slips go the way of all slips; a separator that can't be printed, and
 letters that can't be read, hold up none of them.
@@ -23,6 +23,9 @@ from relay.spool.store import Store
 
 MOST = 2000
 """Slips that one node takes at once; their records are some 4 MB."""
+
+STEP = 200
+"""Slips of one transaction."""
 
 _PAUSE_AFTER_FAULT = 5.0
 _LOOK_AGAIN = 1.0
@@ -71,16 +74,16 @@ class Batches:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _let_out(self, lane: Lane, binder: Binder, moment: float) -> None:
-        rest: list[list[Delivery]] = []
+        slips: list[Delivery] = []
+        rest = [slips]
         try:
-            slips = await self._store.claim_batch(lane.destination, moment, MOST)
-            self._held.update(slip.key for slip in slips)
-            if not slips:  # another node is at it
+            await self._take(lane.destination, moment, slips)
+            if slips:
+                with self._forgiven(lane):
+                    rest = await binder.bind(slips)
+            else:  # another node is at it
+                rest = []
                 await asyncio.sleep(_LOOK_AGAIN)
-                return
-            rest = [slips]
-            with self._forgiven(lane):
-                rest = await binder.bind(slips)
             while rest and not lane.is_closed:
                 with self._forgiven(lane):
                     await binder.announce(rest[0])
@@ -90,11 +93,20 @@ class Batches:
         except Exception as error:
             self._maillog.fault(f"batch of {lane.destination}", error)
             await asyncio.sleep(_PAUSE_AFTER_FAULT)
-        finally:
-            lane.in_batch = False
-            lane.is_behind = True
         await self._give_back([slip for batch in rest for slip in batch])
+        lane.in_batch = False
+        lane.is_behind = True
         self._wake()
+
+    async def _take(self, destination: str, moment: float, slips: list[Delivery]) -> None:
+        """Takes what waits, in steps: intake waits for the spool meanwhile. Other nodes keep away from the first on."""
+        while len(slips) < MOST:
+            some = await self._store.claim_batch(destination, moment, STEP)
+            self._held.update(slip.key for slip in some)
+            slips += some
+            if len(some) < STEP:
+                break
+        slips.sort(key=lambda slip: slip.key)
 
     @contextlib.contextmanager
     def _forgiven(self, lane: Lane) -> Iterator[None]:
@@ -106,6 +118,8 @@ class Batches:
 
     async def _give_back(self, slips: Sequence[Delivery]) -> None:
         """It closed in the middle of a batch, or something went wrong: the rest waits in the spool, in its order."""
+        if not slips:
+            return
         try:
             await self._store.release(slips, in_order=True)
         except SpoolError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -58,6 +59,9 @@ async def test_the_night_is_printed_in_the_morning_sorted_and_in_batches(closed:
     config = story.playground.institution.config
     assert (await queue(config, "list", "--route", "print:shelf")).text.count(f"waits until {opens:%H:%M}") == 5
     assert (await queue(config)).text.count(f"waits until {opens:%H:%M}") == 2
+    listed = json.loads((await queue(config, "list", "--route", "print:plain", "--json")).text)
+    assert {line["waits_until"] for line in listed} == {opens.timestamp()}
+    assert f"waits until {opens:%H:%M}" in (await queue(config, "show", plain[0])).text
     # A crash while it is closed changes nothing.
     starts = story.appliance.starts
     await story.appliance.kill()

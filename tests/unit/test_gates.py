@@ -298,6 +298,18 @@ async def test_a_slip_that_was_cut_off_goes_on_though_it_is_closed(bench: Bench)
     assert len(bench.paper.slips) == 1
 
 
+async def test_a_gate_goes_by_the_clock_also_when_it_is_set_back() -> None:
+    clock = Clock()
+    gate = Gate(opens_in(1, 1), clock=clock)
+    assert gate.is_closed, "until it is looked at"
+    states = []
+    for ahead in (0.0, 1.5, 2.5, 1.5, 0.0, 1.5):
+        clock.ahead = ahead * HOUR
+        gate.look()
+        states.append(gate.is_closed)
+    assert states == [True, False, True, False, True, False]
+
+
 async def test_a_release_lets_out_what_waited_then_and_nothing_that_came_later(bench: Bench) -> None:
     await bench.start(releases_in(1, 4))
     first = await bench.accept(15)
