@@ -243,6 +243,8 @@ class Onward:
     "How it goes on itself; None when it ends here, since others go in its stead."
     more: tuple[NewDelivery, ...] = ()
     "Deliveries of the same message that are added: copies, and what is forwarded."
+    at_once: bool = False
+    "Whether a person let it go: it waits for no printer's hours."
 
 
 @dataclass(frozen=True, slots=True)
