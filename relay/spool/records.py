@@ -57,8 +57,9 @@ it when the rules, having read the letter, send the delivery another way.
 
 
 AT_ONCE = -1.0
-"""When a delivery is due that a person let go, or whose attempt was cut off: before all others, and although the hours
-of its printer are over. What a node only had in its hands is due at 0, before what waits.
+"""When a delivery is due that a person let go, whose attempt was cut off, or that another printer stands in for: before
+all others, and although the hours of its printer are over. What a node only had in its hands is due at 0, before what
+waits.
 """
 
 
@@ -244,7 +245,7 @@ class Onward:
     more: tuple[NewDelivery, ...] = ()
     "Deliveries of the same message that are added: copies, and what is forwarded."
     at_once: bool = False
-    "Whether a person let it go: it waits for no printer's hours."
+    "Whether it waits for no printer's hours: a person let it go, or it was let out at another printer."
 
 
 @dataclass(frozen=True, slots=True)
