@@ -17,6 +17,8 @@ from relay.control.desk import Desk
 from relay.control.place import socket_path
 from relay.control.server import ControlSocket
 from relay.delivery.attempt import Attempts
+from relay.delivery.calendar import Calendar
+from relay.delivery.gates import Gate
 from relay.delivery.runner import Runner
 from relay.dns.resolver import Resolver
 from relay.errors import PrintError, RenderError, StartError
@@ -38,6 +40,7 @@ from relay.spool.records import State
 from relay.spool.retention import Retention
 from relay.spool.store import Store
 from relay.transports import Transport
+from relay.transports.binder import BatchBinder
 from relay.transports.parked import Parked
 from relay.transports.printer import PrinterTransport
 from relay.transports.smtp import SmtpTransport
@@ -60,7 +63,7 @@ class Appliance:
         self._assembler = Assembler(config, Signer(config.institutions))
         self._transports = self._build_transports()
         attempts = Attempts(config, self._store, self._transports, Notifier(config), self._maillog)
-        self._runner = Runner(self._store, attempts, self._transports, self._maillog)
+        self._runner = Runner(self._store, attempts, self._transports, self._maillog, self._build_gates())
         self._retention = Retention(self._store, config.spool, self._maillog)
         desk = Desk(config, self._store, self._maillog, self._runner.reopen)
         self._control = ControlSocket(socket_path(config), desk, self._maillog)
@@ -158,8 +161,24 @@ class Appliance:
             transports[RELEASED + each.name] = Sorter(config, each.name, self._renderer, released=True)
         return transports
 
+    def _build_gates(self) -> dict[str, Gate]:
+        """The gate for each printer whose slips wait for hours or release times."""
+        gates = {}
+        for printer in self._config.printers:
+            calendar = Calendar.of(printer, self._config.server.time_zone)
+            if calendar is not None:
+                binder = BatchBinder(printer, self._config, self._store, self._renderer, self._cups, self._maillog)
+                gates[PRINT + printer.name] = Gate(calendar, binder if printer.has_batches else None)
+        return gates
+
 
 def _check_selectors(config: Config) -> None:
+    for printer in config.printers:
+        if printer.sort is not None:
+            try:
+                check_selector(printer.sort)
+            except RenderError as error:
+                raise StartError(f"the printer {printer.name}: sort: {error}") from None
     for rule in config.rules:
         for element in rule.elements:
             try:

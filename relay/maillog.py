@@ -161,6 +161,11 @@ class MailLog:
         self.metrics.reprints.labels(printer, source).inc()
         self._write("reprint", id=queue_id, delivery=number, printer=printer, of=of, source=source)
 
+    def batch(self, *, printer: str, slips: int, separator: str, why: str = "") -> None:
+        """A batch of slips is let out; what became of its separator page: printed, failed, or none."""
+        self.metrics.batches.labels(printer, separator).inc()
+        self._write("batch", printer=printer, slips=slips, separator=separator, why=why)
+
     def cleaned(self, *, bodies: int, messages: int, pdfs: int, pages: int) -> None:
         """The clean-up removed something: bodies, whole messages with their history, what was printed as a PDF, free
         pages of an SQLite file.

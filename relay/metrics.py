@@ -29,6 +29,9 @@ class Metrics:
         self.reprints = self._counter("reprints", "Attempts to print a slip once more.", "printer", "source")
         self.barcodes = self._counter("barcodes", "Barcodes read again from the page of a slip.", "printer", "result")
         self.missing_glyphs = self._counter("missing_glyphs", "Characters of slips that no font has.", "printer")
+        self.batches = self._counter(
+            "batches", "Batches of slips, by what became of their separator page.", "printer", "separator"
+        )
         self.faults = self._counter("faults", "Faults of slip-relay itself; the log has each with its trace.")
 
     def text(self) -> str:

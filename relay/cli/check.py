@@ -52,6 +52,9 @@ def _try_parts(config: Config) -> None:
         for j, element in enumerate(rule.elements):
             place = f"rules[{i + 1}].elements[{j + 1}].selector ({rule.name!r})"
             _collect(problems, place, partial(check_selector, element.selector))
+    for i, printer in enumerate(config.printers):
+        if printer.sort is not None:
+            _collect(problems, f"printers[{i + 1}].sort ({printer.name!r})", partial(check_selector, printer.sort))
     folder = config.spool.path.parent if config.spool.path is not None else None
     if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
         problems.append(Problem("spool.url", f"the folder {folder} does not exist or can't be written"))

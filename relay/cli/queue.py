@@ -17,13 +17,21 @@ from relay.cli import shapes, stories
 from relay.cli.options import as_duration, config_option, json_option, load_or_exit
 from relay.cli.queue_orders import ORDERS
 from relay.cli.tables import Column, age, clock, show_table
+from relay.cli.waiting import Waiting
 from relay.config.settings import Config
 from relay.spool.engine import Place
 from relay.spool.histories import message_history, stored, trace
 from relay.spool.queries import DeliveryLine, Filter, list_deliveries, summary
 from relay.spool.records import State
 
-_GROUPS = (Column("state"), Column("route"), Column("count", right=True), Column("oldest"), Column("age", right=True))
+_GROUPS = (
+    Column("state"),
+    Column("route"),
+    Column("count", right=True),
+    Column("oldest"),
+    Column("age", right=True),
+)
+_HOURS = Column("hours", folds=True)
 _DELIVERIES = (
     Column("delivery"),
     Column("received"),
@@ -48,15 +56,25 @@ def queue(context: click.Context, config_path: Path, as_json: bool) -> None:
         ours = {"config_path": str(config_path), "as_json": as_json}  # said before the command is said of it
         context.default_map = dict.fromkeys(queue.commands, ours)
         return
-    groups = summary(_place(load_or_exit(config_path)))
+    config = load_or_exit(config_path)
+    groups, waiting = summary(_place(config)), Waiting(config)
     if as_json:
-        shapes.print_json(shapes.groups(groups))
+        shapes.print_json(shapes.groups(groups, waiting))
         return
     now = time.time()
     rows = [
-        (group.state, group.route, str(group.count), clock(group.oldest), age(now - group.oldest)) for group in groups
+        (
+            group.state,
+            group.route,
+            str(group.count),
+            clock(group.oldest),
+            age(now - group.oldest),
+            waiting.in_words(group.state, group.route, group.oldest),
+        )
+        for group in groups
     ]
-    show_table(_GROUPS, rows)
+    waits = any(hours for *_, hours in rows)  # most printers never close
+    show_table((*_GROUPS, _HOURS) if waits else _GROUPS, rows if waits else [row[:-1] for row in rows])
     total = sum(group.count for group in groups)
     click.echo(f"{total} not finished" if groups else "nothing waits, and nothing needs a person")
 
@@ -102,11 +120,12 @@ def list_(
         reason=reason,
         before=time.time() - older_than if older_than is not None else None,
     )
-    lines = list_deliveries(_place(load_or_exit(config_path)), only=only, limit=limit, oldest=not newest)
+    config = load_or_exit(config_path)
+    lines, waiting = list_deliveries(_place(config), only=only, limit=limit, oldest=not newest), Waiting(config)
     if as_json:
-        shapes.print_json([shapes.delivery(line) for line in lines])
+        shapes.print_json([shapes.delivery(line, waiting) for line in lines])
         return
-    show_table(_DELIVERIES, [_row(line) for line in lines])
+    show_table(_DELIVERIES, [_row(line, waiting) for line in lines])
     if len(lines) == limit:
         click.echo(f"the {'newest' if newest else 'oldest'} {limit}; there may be more (--limit)", err=True)
 
@@ -117,13 +136,14 @@ def list_(
 @json_option
 def show(config_path: Path, queue_id: str, as_json: bool) -> None:
     """Show one message: its envelope, and the history of each of its deliveries."""
-    message = message_history(_place(load_or_exit(config_path)), queue_id.upper().partition("/")[0])
+    config = load_or_exit(config_path)
+    message = message_history(_place(config), queue_id.upper().partition("/")[0])
     if message is None:
         raise click.ClickException(f"there is no message {queue_id} in the spool")
     if as_json:
-        shapes.print_json(shapes.message(message))
+        shapes.print_json(shapes.message(message, Waiting(config)))
     else:
-        stories.tell(message)
+        stories.tell(message, Waiting(config))
 
 
 @queue.command("trace")
@@ -133,15 +153,16 @@ def show(config_path: Path, queue_id: str, as_json: bool) -> None:
 @json_option
 def trace_(config_path: Path, name: str, limit: int, as_json: bool) -> None:
     """Tell what became of mail, the oldest first: of one message, or of all mail to (or from) an address."""
-    place = _place(load_or_exit(config_path))
-    found = trace(place, name.partition("/")[0] if "@" not in name else name, limit)
+    config = load_or_exit(config_path)
+    waiting = Waiting(config)
+    found = trace(_place(config), name.partition("/")[0] if "@" not in name else name, limit)
     if as_json:
-        shapes.print_json([shapes.message(message) for message in found])
+        shapes.print_json([shapes.message(message, waiting) for message in found])
     else:
         for number, message in enumerate(found):
             if number:
                 click.echo()
-            stories.tell(message)
+            stories.tell(message, waiting)
     if len(found) == limit:
         click.echo(f"the newest {limit}; there may be more (--limit)", err=True)
     if not found:
@@ -180,8 +201,9 @@ def _place(config: Config) -> Place:
     return Place.of(config.spool)
 
 
-def _row(line: DeliveryLine) -> tuple[str, ...]:
+def _row(line: DeliveryLine, waiting: Waiting) -> tuple[str, ...]:
     reason = f"{line.reason} ({line.evidence})" if line.evidence else line.reason
+    reason = "; ".join(filter(None, (reason, waiting.in_words(line.state, line.route, line.received_at))))
     identity = f"{line.queue_id}/{line.number}"
     return (identity, clock(line.received_at), line.state, line.route, line.recipient, str(line.attempts), reason)
 

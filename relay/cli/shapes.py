@@ -1,7 +1,9 @@
 """What `--json` prints: one shape for each thing, wherever it stands. Times are seconds since the epoch.
 
-- a group (`queue`): `{state, route, count, oldest}`, inside `{"unfinished": COUNT, "groups": [...]}`.
-- a delivery (`queue list`): the fields of `relay.spool.queries.DeliveryLine`, and `id`, which is QUEUE-ID/NUMBER.
+- a group (`queue`): `{state, route, count, oldest, waits_until}`, inside `{"unfinished": COUNT, "groups": [...]}`.
+- a delivery (`queue list`): the fields of `relay.spool.queries.DeliveryLine`, `id`, which is QUEUE-ID/NUMBER, and
+  `waits_until`, when its printer's hours let it out (null where it does not wait for them; of a group it is the
+  oldest's).
 - a message (`queue show`, and a list of them from `queue trace`): the fields of `relay.spool.records.Message`,
   `has_body`, and `deliveries`, which have besides `history` (attempts), `orders`, `dsns`, `job` (null for none),
   `duplicates` (ids of deliveries that are the same slip and were not printed) and `has_paper` (its PDF is kept).
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:  # who prints one of these shapes need not load the parts that all the others come from
+    from relay.cli.waiting import Waiting
     from relay.config.printers import Printer
     from relay.config.profiles import Profile
     from relay.printing.diagnosis import Fault
@@ -33,22 +36,24 @@ if TYPE_CHECKING:  # who prints one of these shapes need not load the parts that
 Json = dict[str, Any]
 
 
-def groups(found: Sequence[Group]) -> Json:
+def groups(found: Sequence[Group], waiting: Waiting) -> Json:
     """The summary of the queue."""
-    return {"unfinished": sum(group.count for group in found), "groups": [asdict(group) for group in found]}
+    shown = [asdict(each) | {"waits_until": waiting.until(each.state, each.route, each.oldest)} for each in found]
+    return {"unfinished": sum(group.count for group in found), "groups": shown}
 
 
-def delivery(line: DeliveryLine) -> Json:
+def delivery(line: DeliveryLine, waiting: Waiting) -> Json:
     """One delivery."""
-    return {"id": f"{line.queue_id}/{line.number}", **asdict(line)}
+    waits_until = waiting.until(line.state, line.route, line.received_at)
+    return {"id": f"{line.queue_id}/{line.number}", **asdict(line), "waits_until": waits_until}
 
 
-def message(history: MessageHistory) -> Json:
+def message(history: MessageHistory, waiting: Waiting) -> Json:
     """A message with its deliveries and their histories."""
     return {
         **asdict(history.message),
         "has_body": history.has_body,
-        "deliveries": [_with_history(each) for each in history.deliveries],
+        "deliveries": [_with_history(each, waiting) for each in history.deliveries],
     }
 
 
@@ -99,9 +104,9 @@ def print_json(shape: Json | list[Json]) -> None:
     click.echo(json.dumps(shape, ensure_ascii=False, indent=1))
 
 
-def _with_history(history: DeliveryHistory) -> Json:
+def _with_history(history: DeliveryHistory, waiting: Waiting) -> Json:
     return {
-        **delivery(history.line),
+        **delivery(history.line, waiting),
         "history": [asdict(attempt) for attempt in history.attempts],
         "orders": [asdict(order) for order in history.orders],
         "dsns": [asdict(dsn) for dsn in history.dsns],

@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from relay.cli.tables import clean, clock
+from relay.cli.waiting import Waiting
 from relay.spool.histories import AttemptLine, DeliveryHistory, MessageHistory, OrderLine
 from relay.spool.records import PrintJob
 
 _WAITS = ("queued", "deferred")
 
 
-def tell(history: MessageHistory) -> None:
+def tell(history: MessageHistory, waiting: Waiting) -> None:
     """Prints all that is known of a message, apart from its bytes."""
     message = history.message
     gone = "" if history.has_body else ", its bytes are gone"
@@ -27,10 +28,10 @@ def tell(history: MessageHistory) -> None:
     _line(f"reverse-path <{message.reverse_path or ''}>{asked}")
     for delivery in history.deliveries:
         click.echo()
-        _tell_delivery(delivery)
+        _tell_delivery(delivery, waiting)
 
 
-def _tell_delivery(delivery: DeliveryHistory) -> None:
+def _tell_delivery(delivery: DeliveryHistory, waiting: Waiting) -> None:
     line = delivery.line
     evidence = f" ({line.evidence})" if line.evidence else ""
     _line(f"to <{line.recipient}> by {line.route}: {line.state}{evidence}  {line.reason}")
@@ -55,7 +56,10 @@ def _tell_delivery(delivery: DeliveryHistory) -> None:
         _line(f"  {clock(at)}  {what}")
     for dsn in delivery.dsns:
         _line(f"  told <{dsn.recipient}> with the DSN {dsn.queue_id}, which is {dsn.state}")
-    if line.state in _WAITS:
+    hours = waiting.in_words(line.state, line.route, line.received_at)
+    if hours:
+        _line(f"  {hours}")
+    elif line.state in _WAITS:
         _line(f"  next attempt {clock(line.next_attempt_at)}, given up {clock(line.expires_at)}")
 
 

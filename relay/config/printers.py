@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from relay.config.hours import Dates, TimeOfDay, TimeZone, Week
 from relay.config.kinds import Duration, Mailbox, Name, Secret, Settings, Size, Text, duration
 from relay.config.next_hops import Retry
 
@@ -118,6 +119,24 @@ class Printer(Settings):
     "What stands on a slip that moved; `{desk}` is what its slips call it."
     shares_with: tuple[Name, ...] = ()
     "Printers of the same institution that print its slips when it is busy and they are not: a pool."
+    hours: Week | None = None
+    """When slips come out, by day of the week: `{ mon-fri = ["08:00-12:00", "13:00-18:00"], sat = ["10:00-14:00"] }`.
+    Other days are closed; without hours it is always open.
+    """
+    holidays: tuple[Dates, ...] = ()
+    "Days on which it is closed all the same, as in `2026-12-24 to 2027-01-02`; a night counts to the day it begins on."
+    time_zone: TimeZone | None = None
+    "Whose clock its hours mean, as in `Europe/Berlin`; without it `server.time_zone`."
+    outside_hours: Literal["hold", "print"] = "hold"
+    "`hold`: slips wait until it opens; `print`: they are printed all the same."
+    release_at: tuple[TimeOfDay, ...] = ()
+    "Slips come out at these times only, on days on which it is open, as in `10:00`."
+    separator: bool = False
+    "Print a page before each batch, with its time, its number of slips and a list of them."
+    max_batch: Annotated[int, Field(ge=1, le=2000)] | None = None
+    "Most slips of a batch; what is more comes in further batches right after it."
+    sort: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    "CSS selector of the element by whose text a batch is sorted; without it slips come in order of arrival."
     retry: Retry = Retry()
     "Other times than those of [delivery]."
     duplicates: Duplicates = Duplicates()
@@ -147,6 +166,26 @@ class Printer(Settings):
         if value is not None and "@" in value.split("?")[0]:
             raise ValueError("names and passwords do not stand in the configuration: leave out what is before @")
         return value
+
+    @property
+    def has_batches(self) -> bool:
+        """Whether what waited is let out as a batch, and not slip by slip."""
+        return self.separator or self.sort is not None
+
+    @model_validator(mode="after")
+    def _hours_make_sense(self) -> Self:
+        is_closed_sometimes = bool(self.hours is not None or self.holidays)
+        if self.outside_hours == "print" and not is_closed_sometimes:
+            raise ValueError('outside_hours = "print" is for a printer that has hours or holidays')
+        waits = bool(self.release_at) or (is_closed_sometimes and self.outside_hours == "hold")
+        for name in ("separator", "max_batch", "sort"):
+            if getattr(self, name) and not waits:
+                raise ValueError(f"{name} is for batches: it needs release_at, or hours outside of which slips wait")
+        if self.max_batch is not None and not self.separator:
+            raise ValueError("max_batch needs separator = true, or nobody could tell the batches apart")
+        if self.time_zone is not None and not is_closed_sometimes and not self.release_at:
+            raise ValueError("time_zone goes with hours, holidays or release_at")
+        return self
 
     @model_validator(mode="after")
     def _never_given_up(self) -> Self:

@@ -6,43 +6,16 @@ letter (`reads_letter`) is judged when a rendering child has read it.
 
 from __future__ import annotations
 
-import re
 from functools import cached_property
-from typing import Annotated, Literal, Self
-from zoneinfo import ZoneInfo
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from relay.config.hours import Day, TimeZone, minutes
 from relay.config.kinds import Mailbox, Name, Settings, Size, mailbox
-
-Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-
-DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-"""Days of the week, as `datetime.weekday` counts them."""
-
-_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)")
 
 Pattern = Annotated[str, Field(min_length=1, max_length=500)]
 """Text with `*` and `?`; case does not count."""
-
-
-def minutes(hours: str) -> tuple[int, int]:
-    """Begin and end of hours as in "18:00-07:30", in minutes of the day. Raises ValueError."""
-    match = _HOURS.fullmatch(hours)
-    if match is None or (match[3] == "24" and match[4] != "00"):
-        raise ValueError('hours are written as in "08:00-18:00", or "18:00-08:00" for a night')
-    begin, end = int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])
-    if begin == end:
-        raise ValueError("the hours are over when they begin")
-    return begin, end
-
-
-def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
-        raise ValueError(f"there is no time zone {name!r} on this machine; one is Europe/Berlin") from None
-    return name
 
 
 def _copy_to(value: str) -> str:
@@ -82,7 +55,7 @@ class Rule(Settings):
     "Only what arrives at these hours, as in `18:00-08:00`."
     days: tuple[Day, ...] = ()
     "Only what arrives on these days of the week; of a night counts the day on which it begins."
-    time_zone: Annotated[str, AfterValidator(_zone)] | None = None
+    time_zone: TimeZone | None = None
     "Whose clock hours and days mean, as in `Europe/Berlin`; without it that of the machine."
     letter_type: tuple[Pattern, ...] = ()
     "Only letters of one of these types, as in `FulTransitSlipLetter`; patterns. What is not recognised fits none."

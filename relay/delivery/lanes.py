@@ -3,16 +3,21 @@
 A lane is what waits for one destination; a route is all lanes of one way out, and shares its limits among them. A lane
 is trusted once something went well: until then, and after it could not be reached, it gets one delivery at a time as a
 probe, at growing intervals. So a dead or hanging destination costs one attempt, not every connection of its route.
+A lane with a gate is a printer's whose slips wait for its hours; what was let out as a batch goes in the batch's order.
 """
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import random
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from math import inf
 
-from relay.spool.records import Delivery, Key
+from relay.delivery.gates import Gate
+from relay.spool.records import AT_ONCE, Delivery, Key
 from relay.transports import Limits
 
 LOST_IN_A_ROW = 3
@@ -51,9 +56,10 @@ class Route:
 class Lane:
     """Deliveries of one destination that wait for their turn, the oldest first."""
 
-    def __init__(self, destination: str, route: Route, *, is_behind: bool) -> None:
+    def __init__(self, destination: str, route: Route, *, is_behind: bool, gate: Gate | None = None) -> None:
         self.destination = destination
         self.route = route
+        self.gate = gate
         self.running = 0
         self.is_behind = is_behind
         "Whether some may wait in the spool, that have to come first."
@@ -63,6 +69,11 @@ class Lane:
         "Those of them that are just being accepted."
         self.is_shut = False
         "Whether the way out itself is in trouble: nothing is tried until it opens again."
+        self.in_batch = False
+        "Whether a batch is under way: others wait in the spool until it is out."
+        self.drained = asyncio.Event()
+        "Set when the last of a batch has come out."
+        self._batch: deque[Delivery] = deque()
         self._trusted = _is_trusted_at_first(route.limits)
         self._failures = 0
         self._failed_at = 0.0
@@ -89,7 +100,9 @@ class Lane:
     @property
     def is_idle(self) -> bool:
         """Whether it may be forgotten."""
-        if self.running or self._waiting or self.is_behind or self.unclaimed or self.is_shut:
+        if self.running or self.has_waiting or self.is_behind or self.unclaimed or self.is_shut:
+            return False
+        if self.gate is not None:
             return False
         return not self._failures or time.monotonic() - self._failed_at > 2 * self.route.limits.backoff_longest
 
@@ -102,28 +115,60 @@ class Lane:
     @property
     def has_waiting(self) -> bool:
         """Whether something waits."""
-        return bool(self._waiting)
+        return bool(self._waiting or self._batch)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the hours of its printer are over."""
+        return self.gate is not None and self.gate.is_closed
+
+    @property
+    def leaves_new(self) -> bool:
+        """Whether what is accepted now has to wait in the spool."""
+        held_up = self.gate is not None and (self.gate.holds_new or self.in_batch)
+        return held_up or self.is_behind or self.is_full or self.is_shut
+
+    @property
+    def until(self) -> float:
+        """What was due by then may be claimed."""
+        if self.gate is None:
+            return inf
+        return AT_ONCE if self.in_batch else self.gate.until
+
+    @property
+    def is_ready_for_batch(self) -> bool:
+        """Whether a batch may begin here."""
+        return not (self.in_batch or self.is_shut or self.is_closed or self.running or self.has_waiting)
+
+    def put_batch(self, slips: Sequence[Delivery]) -> None:
+        """Deliveries that go in this order, after what waits already."""
+        self._batch.extend(slips)
+        self.drained.clear()
 
     def put(self, delivery: Delivery) -> None:
         """One more that waits."""
         heapq.heappush(self._waiting, (delivery.key, delivery))
 
     def pop(self) -> Delivery:
-        """The oldest that waits."""
-        return heapq.heappop(self._waiting)[1]
+        """The next one: the oldest that waits, then those of a batch in their order."""
+        return heapq.heappop(self._waiting)[1] if self._waiting else self._batch.popleft()
 
     def take_out(self, key: Key) -> bool:
         """Takes out one that waits; False when it does not wait here."""
         others = [entry for entry in self._waiting if entry[0] != key]
         if len(others) == len(self._waiting):
-            return False
+            batch = [delivery for delivery in self._batch if delivery.key != key]
+            is_there, self._batch = len(batch) < len(self._batch), deque(batch)
+            return is_there
         heapq.heapify(others)
         self._waiting = others
         return True
 
     def empty(self) -> list[Delivery]:
         """Takes out all that wait."""
-        waiting, self._waiting = [delivery for _, delivery in self._waiting], []
+        waiting = [*(delivery for _, delivery in self._waiting), *self._batch]
+        self._waiting = []
+        self._batch.clear()
         return waiting
 
     def start(self) -> None:
@@ -135,6 +180,11 @@ class Lane:
         """An attempt ended."""
         self.running -= 1
         self.route.running -= 1
+
+    def settled(self) -> None:
+        """An attempt is over, and what may start has been started."""
+        if not self.running and not self.has_waiting:
+            self.drained.set()
 
     def went_well(self) -> None:
         """The destination answered."""

@@ -4,7 +4,7 @@ Each destination is a lane (`lanes`), so that a slow or dead one holds up nobody
 first, also after its way out was shut for a while. What was just accepted is begun, or handed over, in the transaction
 that accepts it; the rest is claimed from the spool in batches. Memory is bounded by the number of destinations that are
 being served, not by the length of the queue: a lane that is full claims no more, and what is accepted for it waits in
-the spool, in order.
+the spool, in order. So does what is accepted for a printer whose hours are over (`gates`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Mapping, Sequence
+from math import inf
 
 from relay.delivery.attempt import Attempts, Made
+from relay.delivery.batches import Batches
+from relay.delivery.gates import Gate
 from relay.delivery.lanes import Lane, Route
 from relay.errors import LeaseLost, SpoolError
 from relay.maillog import MailLog
@@ -38,7 +41,15 @@ _CLOCK_STEP = 0.01
 class Runner:
     """Works until `stop`, then lets running attempts end."""
 
-    def __init__(self, store: Store, attempts: Attempts, transports: Mapping[str, Transport], maillog: MailLog) -> None:
+    def __init__(
+        self,
+        store: Store,
+        attempts: Attempts,
+        transports: Mapping[str, Transport],
+        maillog: MailLog,
+        gates: Mapping[str, Gate] | None = None,
+    ) -> None:
+        """`gates` are those of the routes whose deliveries wait for hours; they are printers', and have one lane."""
         self._store = store
         self._attempts = attempts
         self._transports = transports
@@ -51,6 +62,9 @@ class Runner:
         self._caught_up = False
         self._stopping = False
         self._stopped = asyncio.Event()
+        self._gates = gates or {}
+        self._gated = [self._lane(route, route) for route in self._gates]
+        self._batches = Batches(store, maillog, self._held, self._fill, self._wake.set)
 
     # --- what intake asks
 
@@ -61,7 +75,7 @@ class Runner:
         Each answer is followed by `hand_over`, `leave` or `give_back`.
         """
         lanes = [self._lane(each.destination, each.route) for each in deliveries]
-        if self._stopping or any(lane.is_behind or lane.is_full or lane.is_shut for lane in lanes):
+        if self._stopping or any(lane.leaves_new for lane in lanes):
             for lane in lanes:
                 lane.is_behind = True
                 lane.left += 1
@@ -167,6 +181,7 @@ class Runner:
         """Starts nothing more, gives running attempts `timeout` seconds to end, then cuts them off."""
         self._stopping = True
         self._wake.set()
+        await self._batches.stop()
         for transport in self._transports.values():
             transport.interrupt()
         if self._tasks:
@@ -178,9 +193,12 @@ class Runner:
 
     async def _claim(self) -> bool:
         """Claims a batch for the lanes that have room; whether there may be more."""
+        self._see_to_hours()
+        await self._batches.begin(self._gated)
+        until = {lane.destination: lane.until for lane in self._gated if lane.until != inf}
         room = {name: lane.room for name, lane in self._lanes.items()}
         asked = [(lane, lane.left, lane.unclaimed) for name, lane in self._lanes.items() if room[name]]
-        claimed, left = await self._store.claim(BATCH, room)
+        claimed, left = await self._store.claim(BATCH, room, until)
         for delivery in claimed:
             # What waits here already was taken away from this node by an operator's order: as it is now, it counts.
             if delivery.key not in self._held or self._take_out(delivery.key):
@@ -195,6 +213,21 @@ class Runner:
         for lane in [lane for lane, _, _ in asked if lane.is_idle]:
             self._lanes.pop(lane.destination, None)
         return bool(claimed) and any(name not in self._lanes or not self._lanes[name].is_full for name in left)
+
+    def _see_to_hours(self) -> None:
+        """Opens and closes printers by their hours."""
+        for lane in self._gated:
+            was_closed = lane.is_closed
+            self._gates[lane.destination].look()
+            if lane.is_closed and not was_closed:
+                waiting = lane.empty()
+                lane.settled()
+                if waiting:
+                    self._spawn(self._let_go(waiting, in_order=True))
+            elif was_closed and not lane.is_closed:
+                lane.is_behind = True
+            if lane.is_closed is not was_closed:
+                self._maillog.service("hours", route=lane.destination, now="closed" if lane.is_closed else "open")
 
     async def _see_to_late(self) -> None:
         while not self._stopping:
@@ -216,7 +249,8 @@ class Runner:
         if lane is None:
             # A route that the configuration has no more still has its mail.
             way = self._routes.setdefault(route, Route(route, Limits(1, 1)))
-            lane = self._lanes[destination] = Lane(destination, way, is_behind=not self._caught_up)
+            gate = self._gates.get(destination)
+            lane = self._lanes[destination] = Lane(destination, way, is_behind=not self._caught_up, gate=gate)
         return lane
 
     def _take_out(self, key: Key) -> bool:
@@ -279,7 +313,10 @@ class Runner:
             if has_place:
                 lane.end()
             if made is not None and made.kept is not None and made.outcome.shut_for is not None:
-                lane.put(made.kept)
+                if lane.is_closed:
+                    self._spawn(self._let_go([made.kept], in_order=True))
+                else:
+                    lane.put(made.kept)
                 lane.is_shut = True
                 asyncio.get_running_loop().call_later(made.outcome.shut_for, self._open, lane)
             else:
@@ -288,6 +325,7 @@ class Runner:
                 self._wait_in_spool(made.waiting)
             self._fill(lane)
             self._fill_blocked(lane.route)
+            lane.settled()
             if lane.is_behind and not lane.is_full:
                 self._wake.set()
 
@@ -309,10 +347,10 @@ class Runner:
             if waiting:
                 self._spawn(self._let_go(waiting))
 
-    async def _let_go(self, waiting: list[Delivery]) -> None:
+    async def _let_go(self, waiting: list[Delivery], *, in_order: bool = False) -> None:
         """Gives back what waited in a lane that was shut: in the spool it can expire, and be held or cancelled."""
         try:
-            await self._store.release(waiting)
+            await self._store.release(waiting, in_order=in_order)
         except SpoolError as error:
             self._maillog.fault("release", error)
         self._held.difference_update(delivery.key for delivery in waiting)

@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from zoneinfo import ZoneInfo
 
-from relay.config.rules import DAYS, Rule, minutes
+from relay.config.hours import DAYS, minutes
+from relay.config.rules import Rule
 from relay.mail.address import Address
 from relay.slips.facts import ElementFound, ElementWanted, Facts
 

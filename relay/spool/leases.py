@@ -11,9 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
-from sqlalchemy import Connection, delete, func, literal, select, text, update
+from sqlalchemy import Connection, case, delete, func, literal, select, text, update
 
-from relay.spool.records import Key, State
+from relay.spool.records import AT_ONCE, Key, State
 from relay.spool.schema import attempts, commits, deliveries, nodes
 from relay.spool.writes import let_go, upsert
 
@@ -53,7 +53,7 @@ def take_over(connection: Connection) -> int:
     orphaned = deliveries.c.lease_owner.is_not(None) & deliveries.c.lease_owner.not_in(select(nodes.c.name))
     if connection.execute(select(literal(1)).where(orphaned).limit(1)).first() is None:
         return 0
-    # The attempt that was cut off becomes history; what it was about is due at once, before what waits.
+    # The attempt that was cut off becomes history; what it was about is due at once, the rest before what waits.
     cut_off = select(
         deliveries.c.queue_id,
         deliveries.c.number,
@@ -67,7 +67,10 @@ def take_over(connection: Connection) -> int:
         ["queue_id", "number", "attempt", "started_at", "outcome", "reply", "reason"], cut_off
     )
     connection.execute(put.on_conflict_do_nothing())
-    return connection.execute(update(deliveries).where(orphaned).values(let_go(0.0))).rowcount
+    begun = deliveries.c.state.in_([State.ACTIVE.value, State.PENDING.value])
+    return connection.execute(
+        update(deliveries).where(orphaned).values(let_go(case((begun, AT_ONCE), else_=0.0)))
+    ).rowcount
 
 
 def first_end(connection: Connection, node: str) -> float | None:

@@ -4,7 +4,8 @@ Does: judges each delivery by what it is at that moment, changes it along `recor
 and when in the table `orders`: nothing is discarded without somebody's word. All of a call is one transaction.
 Promises: a delivery that only waits its turn with a node can be changed too: the order takes it away from the node,
 whose fence then does not match. Whatever may have been handed to CUPS, or is being tried, is left alone, so that only
-what is certain is recorded. What is released or retried gets its time anew, and is due before what waits.
+what is certain is recorded. What is released or retried gets its time anew, and is due before what waits, though its
+printer may be closed.
 Refuses, with a sentence for each delivery: what is being tried, what is with CUPS, what is settled for good.
 """
 
@@ -20,7 +21,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, update
 from relay.errors import OrderError
 from relay.mail.status import printable
 from relay.spool.queries import among
-from relay.spool.records import FINAL, TRANSITIONS, Delivery, Key, State
+from relay.spool.records import AT_ONCE, FINAL, TRANSITIONS, Delivery, Key, State
 from relay.spool.rows import delivery_of, joined
 from relay.spool.schema import deliveries, orders, print_jobs
 
@@ -204,7 +205,7 @@ def _write(connection: Connection, order: Order, done: Sequence[Done], changes: 
     said = f"{_DONE[order.verb]} by {order.who}{f': {order.why}' if order.why else ''}"
     fixed: dict[str, Any] = {"lease_owner": None, "next_attempt_at": order.at}
     if order.verb in (Verb.RELEASE, Verb.RETRY):
-        fixed |= {"due_at": 0.0, "settled_at": None}
+        fixed |= {"due_at": AT_ONCE, "settled_at": None}
     else:
         fixed |= {"due_at": None, "deadline": None, "settled_at": order.at}
     if order.verb is Verb.PRINTED:

@@ -56,6 +56,13 @@ it when the rules, having read the letter, send the delivery another way.
 """
 
 
+AT_ONCE = -1.0
+"""When a delivery is due that a person let go, whose attempt was cut off, or that another printer stands in for: before
+all others, and although the hours of its printer are over. What a node only had in its hands is due at 0, before what
+waits.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One accepted message without its bytes."""
@@ -237,6 +244,8 @@ class Onward:
     "How it goes on itself; None when it ends here, since others go in its stead."
     more: tuple[NewDelivery, ...] = ()
     "Deliveries of the same message that are added: copies, and what is forwarded."
+    at_once: bool = False
+    "Whether it waits for no printer's hours: a person let it go, or it was let out at another printer."
 
 
 @dataclass(frozen=True, slots=True)

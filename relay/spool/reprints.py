@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, insert, select
 from relay.errors import OrderError
 from relay.mail.status import printable
 from relay.spool.orders import Done, Refused, Result
-from relay.spool.records import FINAL, Delivery, Key, NewDelivery, State
+from relay.spool.records import AT_ONCE, FINAL, Delivery, Key, NewDelivery, State
 from relay.spool.rows import delivery_of, joined
 from relay.spool.schema import bodies, deliveries, messages, orders
 from relay.spool.writes import add_delivery
@@ -47,7 +47,7 @@ def reprint(connection: Connection, keys: Collection[Key], again: Again, who: st
             continue
         of_message = deliveries.c.queue_id == key[0]
         number = int(connection.execute(select(func.max(deliveries.c.number)).where(of_message)).scalar_one()) + 1
-        add_delivery(connection, key[0], number, new, 0.0)
+        add_delivery(connection, key[0], number, new, AT_ONCE)
         kept = {"at": at, "verb": REPRINT, "who": printable(who, 100), "why": printable(why, 500)}
         connection.execute(insert(orders), {"queue_id": key[0], "number": number, "was": delivery.state.value, **kept})
         result.done.append(Done(key, delivery.state, delivery.state, new.route, number))

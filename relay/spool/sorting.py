@@ -4,7 +4,7 @@ Does: ends the attempt that asked the rules; sends the delivery another way, or 
 adds these and the copies as further deliveries of the same message. All in one transaction, behind the fence.
 Promises: a crash leaves all of it or nothing; when the rules are asked again (after a release, say), what was added
 for a delivery before is not added once more. What goes on is due as if it had gone that way when it arrived, so that
-the slips of a printer keep their order.
+the slips of a printer keep their order; what a person let go is due at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from relay.spool.fence import change
-from relay.spool.records import Delivery, NewDelivery, Onward, Outcome, State
+from relay.spool.records import AT_ONCE, Delivery, NewDelivery, Onward, Outcome, State
 from relay.spool.schema import deliveries, messages
 from relay.spool.writes import add_delivery, put_attempt, said
 
@@ -29,12 +29,19 @@ def sort(connection: Connection, node: str, delivery: Delivery, outcome: Outcome
     if onward.way is None:
         change(connection, node, delivery, State.DELIVERED, next_attempt_at=now, settled_at=now, **ending)
     else:
-        change(connection, node, delivery, State.QUEUED, **ending, **_values(onward.way, delivery, now))
+        change(
+            connection,
+            node,
+            delivery,
+            State.QUEUED,
+            **ending,
+            **_values(onward.way, delivery, now, at_once=onward.at_once),
+        )
     put_attempt(connection, delivery, outcome, now)
     _add(connection, delivery, onward.more)
 
 
-def _values(way: NewDelivery, delivery: Delivery, now: float) -> dict[str, Any]:
+def _values(way: NewDelivery, delivery: Delivery, now: float, *, at_once: bool) -> dict[str, Any]:
     return {
         "route": way.route,
         "destination": way.destination,
@@ -45,7 +52,7 @@ def _values(way: NewDelivery, delivery: Delivery, now: float) -> dict[str, Any]:
         "expires_at": way.expires_at,
         "next_attempt_at": now,
         "settled_at": None,
-        "due_at": delivery.message.received_at,
+        "due_at": AT_ONCE if at_once else delivery.message.received_at,
         "deadline": way.warn_at or way.expires_at,
     }
 

@@ -23,7 +23,7 @@ from sqlalchemy import Column, Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.errors import CorruptBody, LeaseLost, SpoolError, StartError
-from relay.spool import leases, migrations, sorting, writes
+from relay.spool import claims, leases, migrations, sorting, writes
 from relay.spool.commit import GroupCommit, T, Work
 from relay.spool.duplicates import begin_job, paper_of
 from relay.spool.engine import Place, SpoolLock, in_words, reading_engine, writing_engine
@@ -136,30 +136,53 @@ class Store:
 
         return self._commits.post(keep, len(new.content))
 
-    async def claim(self, limit: int, room: Mapping[str, int] | None = None) -> tuple[list[Delivery], frozenset[str]]:
-        """Up to `limit` deliveries that are due and that nobody holds, the oldest of each destination first, and of a
-        destination in `room` no more than it says; this node holds them now. With them the destinations that have more.
+    async def claim(
+        self, limit: int, room: Mapping[str, int] | None = None, until: Mapping[str, float] | None = None
+    ) -> tuple[list[Delivery], frozenset[str]]:
+        """Up to `limit` deliveries that are due and that nobody holds, the oldest of each destination first; this node
+        holds them now. Of a destination in `room` no more than it says; of one in `until` only what was due by then.
+        With them the destinations that have more.
         """
-        if not await asyncio.to_thread(self._has_come, deliveries.c.due_at):
+        if not await asyncio.to_thread(self._has_come, deliveries.c.due_at, until or {}):
             return [], frozenset()
-        return await self.write(lambda c: writes.claim(c, self.node, limit, room or {}))
+        return await self.write(lambda c: claims.claim(c, self.node, limit, room or {}, until or {}))
+
+    async def waiting_since(self, moments: Mapping[str, float]) -> frozenset[str]:
+        """Those of some destinations for which something waits that arrived before the moment given."""
+        return await asyncio.to_thread(self._waiting_since, moments) if moments else frozenset()
+
+    def _waiting_since(self, moments: Mapping[str, float]) -> frozenset[str]:
+        try:
+            with self._reader.connect() as connection:
+                return claims.waiting_since(connection, moments)
+        except SQLAlchemyError as error:
+            raise SpoolError(f"the spool could not be read: {in_words(error)}") from error
+
+    async def claim_batch(self, destination: str, moment: float, limit: int) -> list[Delivery]:
+        """Up to `limit` deliveries of a destination that wait and arrived before a moment, in order of arrival; this
+        node holds them now. None while another node has some of that destination.
+        """
+        return await self.write(lambda c: claims.claim_batch(c, self.node, destination, moment, limit))
 
     async def claim_overdue(self, limit: int) -> list[Delivery]:
         """Up to `limit` deliveries that wait and are late (`warn_at`) or to be given up (`expires_at`)."""
         if not await asyncio.to_thread(self._has_come, deliveries.c.deadline):
             return []
-        return await self.write(lambda c: writes.claim_overdue(c, self.node, limit))
+        return await self.write(lambda c: claims.claim_overdue(c, self.node, limit))
 
-    def _has_come(self, when: Column[Any]) -> bool:
-        """Whether the first of these times has come. Asked beside the writer: on a server each commit is a sync of its
-        own, and a node that has nothing to do would make one every second.
+    def _has_come(self, when: Column[Any], until: Mapping[str, float] | None = None) -> bool:
+        """Whether the first of these times has come, for a destination that is not to wait. Asked beside the writer: on
+        a server each commit is a sync of its own, and a node that has nothing to do would make one every second.
         """
+        now = time.time()
         try:
             with self._reader.connect() as connection:
                 first = connection.execute(select(func.min(when)).where(when.is_not(None))).scalar_one()
+                if first is None or first > now:
+                    return False
+                return not until or bool(claims.due(connection, now, until))
         except SQLAlchemyError:
             return True  # the writer finds out what is wrong, and waits for a server that is away
-        return first is not None and first <= time.time()
 
     async def begin(self, delivery: Delivery, retry_at: float) -> Delivery:
         """Records that an attempt begins, and when the next one is due should this one never end."""
@@ -288,9 +311,9 @@ class Store:
         self._in_time, freed, self._strangers = await self.write(renew)
         return freed
 
-    async def release(self, held: Sequence[Delivery]) -> None:
-        """Lets go of deliveries that no attempt was begun for."""
-        await self.write(lambda c: writes.release(c, self.node, held))
+    async def release(self, held: Sequence[Delivery], *, in_order: bool = False) -> None:
+        """Lets go of deliveries that no attempt was begun for; `in_order` keeps the places of those put off."""
+        await self.write(lambda c: writes.release(c, self.node, held, in_order=in_order))
 
     async def write(self, work: Work[T], size: int = 0) -> T:
         """Commits a unit of work of this package's own; for the modules beside this one."""

@@ -7,12 +7,11 @@ does not.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -21,23 +20,8 @@ from relay.mail.status import printable
 from relay.spool.fence import change
 from relay.spool.prepared import Prepared
 from relay.spool.records import OPEN, Delivery, NewDelivery, NewMessage, Outcome, PrintJob, State
-from relay.spool.rows import MESSAGE_COLUMNS, delivery_of, joined
+from relay.spool.rows import MESSAGE_COLUMNS
 from relay.spool.schema import attempts, bodies, deliveries, messages, print_jobs
-
-_DUE_DESTINATIONS = text("""
-    WITH RECURSIVE waiting(destination) AS (
-        SELECT min(destination) FROM deliveries WHERE due_at IS NOT NULL
-        UNION ALL
-        SELECT (SELECT min(destination) FROM deliveries WHERE due_at IS NOT NULL AND destination > waiting.destination)
-        FROM waiting WHERE waiting.destination IS NOT NULL
-    )
-    SELECT destination FROM waiting
-    WHERE destination IS NOT NULL AND (
-        SELECT min(due_at) FROM deliveries
-        WHERE due_at IS NOT NULL AND deliveries.destination = waiting.destination
-    ) <= :now
-""")
-"""Jumps from destination to destination along the index, so that a million deliveries of one cost a single step."""
 
 _PUT_MESSAGE, _PUT_BODY, _PUT_DELIVERY = (Prepared(insert(table)) for table in (messages, bodies, deliveries))
 _READ_BODY = Prepared(select(bodies.c.content).where(bodies.c.queue_id == bindparam("of", required=False)))
@@ -138,70 +122,6 @@ def held_at_once(new: NewMessage, retry_at: Sequence[float | None]) -> list[Deli
     return held
 
 
-def claim(
-    connection: Connection, node: str, limit: int, room: Mapping[str, int]
-) -> tuple[list[Delivery], frozenset[str]]:
-    """Takes what is due, the oldest of each destination first, a fair share of each, and no more of one than there is
-    room for; and says which have more. What has no room is not looked at.
-    """
-    now = time.time()
-    due = [
-        destination
-        for (destination,) in connection.execute(_DUE_DESTINATIONS, {"now": now})
-        if room.get(destination, limit) > 0
-    ]
-    share = max(limit // max(len(due), 1), 10)
-    claimed: list[Delivery] = []
-    have_more = []
-    for destination in due:
-        wanted = max(min(share, limit - len(claimed), room.get(destination, limit)), 0)
-        found = _claim_of(connection, destination, now, wanted) if wanted else []
-        claimed += found
-        if len(found) == wanted:
-            have_more.append(destination)
-    hold(connection, node, claimed)
-    return claimed, frozenset(have_more)
-
-
-def claim_overdue(connection: Connection, node: str, limit: int) -> list[Delivery]:
-    """Takes what has waited so long that something has to be said or done about it."""
-    late = joined().where(deliveries.c.deadline <= time.time()).order_by(deliveries.c.deadline).limit(limit)
-    found = [delivery_of(row) for row in connection.execute(late.with_for_update(skip_locked=True, of=deliveries))]
-    hold(connection, node, found)
-    return found
-
-
-def _claim_of(connection: Connection, destination: str, now: float, limit: int) -> list[Delivery]:
-    return [
-        delivery_of(row)
-        for row in connection.execute(_due_of_one(), {"destination": destination, "now": now, "limit": limit})
-    ]
-
-
-@cache
-def _due_of_one() -> Select[Any]:
-    """Made once: with many destinations, putting it together takes longer than asking it."""
-    return (
-        joined()
-        .where(deliveries.c.destination == bindparam("destination"), deliveries.c.due_at <= bindparam("now"))
-        .order_by(deliveries.c.due_at, deliveries.c.queue_id, deliveries.c.number)
-        .limit(bindparam("limit"))
-        .with_for_update(skip_locked=True, of=deliveries)
-    )
-
-
-def hold(connection: Connection, node: str, claimed: Sequence[Delivery]) -> None:
-    """Gives deliveries that nobody holds to a node."""
-    if claimed:
-        connection.execute(
-            text(
-                "UPDATE deliveries SET lease_owner = :node, due_at = NULL, deadline = NULL "
-                "WHERE queue_id = :queue_id AND number = :number"
-            ),
-            [{"node": node, "queue_id": each.message.queue_id, "number": each.number} for each in claimed],
-        )
-
-
 def let_go(due_at: Any) -> dict[str, Any]:
     """The values with which a delivery waits again."""
     return {
@@ -211,13 +131,16 @@ def let_go(due_at: Any) -> dict[str, Any]:
     }
 
 
-def release(connection: Connection, node: str, held: Sequence[Delivery]) -> None:
-    """Lets go of deliveries that this node holds and has begun no attempt of."""
+def release(connection: Connection, node: str, held: Sequence[Delivery], *, in_order: bool = False) -> None:
+    """Lets go of deliveries that this node holds and has begun no attempt of; `in_order` without a rest for what was
+    put off, so that they keep their places.
+    """
     for delivery in held:
+        rests = delivery.state is State.DEFERRED and not in_order
         connection.execute(
             update(deliveries)
             .where(*_is(delivery), deliveries.c.lease_owner == node)
-            .values(let_go(deliveries.c.next_attempt_at if delivery.state is State.DEFERRED else 0.0))
+            .values(let_go(deliveries.c.next_attempt_at if rests else 0.0))
         )
 
 

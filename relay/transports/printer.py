@@ -149,7 +149,8 @@ class PrinterTransport:
             copy_of=delivery.copy_of,
             moved_from=self._printer.name if move.for_trouble else delivery.moved_from,
         )
-        return Outcome(State.QUEUED, f"moved to the printer {move.to.name}: {move.why}", onward=Onward(way))
+        onward = Onward(way, at_once=True)  # its own printer's hours have let it out
+        return Outcome(State.QUEUED, f"moved to the printer {move.to.name}: {move.why}", onward=onward)
 
     async def _print(self, delivery: Delivery, content: bytes) -> Outcome:
         profile = self._profile(delivery)

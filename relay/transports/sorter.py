@@ -78,7 +78,7 @@ class Sorter:
             self._new(delivery, str(each.recipient), each.route, delivery.notify, None) for each in decision.forwards
         ]
         more += [self._new(delivery, str(each.recipient), each.route, "NEVER", None) for each in decision.copies_to]
-        return Onward(way, tuple(more))
+        return Onward(way, tuple(more), at_once=self._released)
 
     def _new(
         self, delivery: Delivery, recipient: str, route: rules.Route, notify: str, decision: rules.Decision | None

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select, update
 
 from bench.backlog import BIG, ROUTE, fill
 from relay.mail.address import parse_address
-from relay.spool import writes
+from relay.spool import claims
 from relay.spool.engine import Place, writing_engine
 from relay.spool.schema import attempts, bodies, deliveries, messages
 
@@ -52,9 +52,9 @@ def cost(place: Place, due: str) -> int:
             def claim() -> None:
                 nonlocal claimed
                 if due == "late":
-                    claimed = len(writes.claim_overdue(connection, "node", 1000))
+                    claimed = len(claims.claim_overdue(connection, "node", 1000))
                 else:
-                    claimed = len(writes.claim(connection, "node", 1000, {})[0])
+                    claimed = len(claims.claim(connection, "node", 1000, {}, {})[0])
 
             took = steps(connection, claim)
             assert claimed == count

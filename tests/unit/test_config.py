@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+from relay.config.hours import week
 from relay.config.kinds import paper_size
 from relay.config.load import load
 from relay.config.settings import Config
@@ -142,6 +144,31 @@ CATALOGUE: list[tuple[str, Any, str]] = [
     ("printers.0.profile", "a3", "there is no profile 'a3' (there are: a4, a5, label, letter, receipt58, receipt80)"),
     ("printers.0.mailboxes", ["desk"], "printers[1].mailboxes[1] ('desk'): the address has no @"),
     (
+        "printers.0.hours",
+        {"monday": ["08:00-18:00"]},
+        "printers[1].hours ('desk'): 'monday' is no day: they are mon, tue",
+    ),
+    ("printers.0.hours", {"fri-mon": ["08:00-18:00"]}, "'fri-mon' is no part of a week"),
+    ("printers.0.hours", {"mon-fri": ["8-18"]}, 'hours are written as in "08:00-18:00"'),
+    ("printers.0.hours", {"mon-fri": ["08:00-18:00"], "wed": []}, "wed has hours twice, by 'mon-fri' and by 'wed'"),
+    ("printers.0.hours", {"mon": []}, "there are no hours in it"),
+    (
+        "printers.0.holidays",
+        ["24.12.2026"],
+        "printers[1].holidays[1] ('desk'): '24.12.2026' is no day: one is written as",
+    ),
+    ("printers.0.holidays", ["2026-02-30"], "'2026-02-30' is no day"),
+    ("printers.0.holidays", ["2027-01-02 to 2026-12-24"], "ends before it begins"),
+    ("printers.0.time_zone", "Mars/Base", "printers[1].time_zone ('desk'): there is no time zone 'Mars/Base'"),
+    ("printers.0.time_zone", "Europe/Berlin", "time_zone goes with hours, holidays or release_at"),
+    ("server.time_zone", "MEZ", "server.time_zone: there is no time zone 'MEZ' on this machine"),
+    ("printers.0.release_at", ["24:00"], "printers[1].release_at[1] ('desk'): a time of the day is written as in"),
+    ("printers.0.outside_hours", "print", "is for a printer that has hours or holidays"),
+    ("printers.0.outside_hours", "wait", "printers[1].outside_hours ('desk'): input should be 'hold' or 'print'"),
+    ("printers.0.separator", True, "separator is for batches: it needs release_at, or hours"),
+    ("printers.0.sort", "td.shelf", "sort is for batches: it needs release_at, or hours"),
+    ("printers.0.max_batch", 0, "printers[1].max_batch ('desk'): input should be greater than or equal to 1"),
+    (
         "rules",
         [{"name": "r", "print": "nowhere"}],
         "relay.toml: rules[1].print ('r'): there is no printer 'nowhere' (there are: desk)",
@@ -172,6 +199,27 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, tree: Tree, place: str
         node[last] = value
     told = complaints(tmp_path, tree)
     assert any(complaint.replace("{folder}", str(tmp_path)) in line for line in told), told
+
+
+def test_hours_as_a_librarian_writes_them(tmp_path: Path, tree: Tree) -> None:
+    path = write(tmp_path, tree)
+    hours = """
+hours = { mon-fri = ["08:00-12:00", "22:00-02:00"], sat = ["10:00-14:00"] }
+holidays = [2026-12-24, "2026-12-31 to 2027-01-02"]
+release_at = ["10:00"]
+separator = true
+max_batch = 50
+"""
+    path.write_text(path.read_text(encoding="utf-8") + hours, encoding="utf-8")
+    printer = load(path).printers[0]
+    assert printer.holidays == ((date(2026, 12, 24),) * 2, (date(2026, 12, 31), date(2027, 1, 2)))
+    assert printer.hours is not None
+    assert week(printer.hours)[4:] == (((480, 720), (1320, 1560)), ((600, 840),), ())
+
+
+def test_a_batch_without_a_separator_has_no_parts(tmp_path: Path, tree: Tree) -> None:
+    tree["printers"][0] |= {"release_at": ["10:00"], "max_batch": 50}
+    assert any("max_batch needs separator = true" in line for line in complaints(tmp_path, tree))
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path, tree: Tree) -> None:

@@ -17,7 +17,7 @@ from relay.delivery import runner
 from relay.delivery.attempt import Attempts
 from relay.errors import LeaseLost
 from relay.maillog import MailLog
-from relay.spool import commit, writes
+from relay.spool import claims, commit, writes
 from relay.spool.engine import Place
 from relay.spool.histories import message_history
 from relay.spool.records import Delivery, NewMessage, Outcome, State
@@ -145,7 +145,7 @@ async def test_a_node_that_falls_asleep_within_a_transaction_holds_nobody_up(
 
 def take_anyway(connection: Connection, *, held: Delivery, node: str) -> None:
     """Gives a delivery to a node, whoever holds it: waits for the lock of whoever is just writing it."""
-    writes.hold(connection, node, [held])
+    claims.hold(connection, node, [held])
 
 
 async def test_nodes_that_start_at_the_same_moment_make_the_schema_once(postgres: Postgres) -> None:

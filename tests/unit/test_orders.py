@@ -16,7 +16,7 @@ from relay.spool.engine import Place
 from relay.spool.histories import message_history
 from relay.spool.orders import FROM, SEEN_BY_PERSON, TO, Order, Result, Verb, Way
 from relay.spool.queries import DeliveryLine, list_deliveries
-from relay.spool.records import FINAL, TRANSITIONS, Delivery, Outcome, PrintJob, State
+from relay.spool.records import AT_ONCE, FINAL, TRANSITIONS, Delivery, Outcome, PrintJob, State
 from relay.spool.schema import deliveries, print_jobs
 from relay.spool.store import Store
 from tests.accepted import new_message
@@ -122,7 +122,7 @@ async def test_what_is_held_waits_for_nothing_and_comes_back_only_by_a_release(b
 async def test_a_retry_is_due_at_once_and_does_not_expire_at_once(bench: Bench) -> None:
     delivery = await bench.put(State.DEFERRED)
     await bench.say(Verb.RETRY, delivery)
-    assert await bench.columns(delivery, "due_at", "deadline", "expires_at") == (0.0, 111.0, 222.0)
+    assert await bench.columns(delivery, "due_at", "deadline", "expires_at") == (AT_ONCE, 111.0, 222.0)
     assert bench.line(delivery).reason == "as it was", "why it was put off is still worth knowing"
 
 

@@ -115,6 +115,8 @@ async def test_what_a_person_let_go_is_not_held_again(make_config: Make) -> None
     for released, route in ((False, "hold:kept"), (True, "print:desk")):
         outcome = await Sorter(config, "demo", Child(facts), released=released).deliver(delivery(), CONTENT)
         assert outcome.onward is not None
+        assert outcome.onward.at_once is released, "what a person let go waits for no hours"
+        assert outcome.onward is not None
         assert outcome.onward.way is not None
         assert outcome.onward.way.route == route
 

@@ -16,7 +16,7 @@ from relay.spool import sorting, writes
 from relay.spool.engine import Place
 from relay.spool.histories import message_history
 from relay.spool.queries import list_deliveries
-from relay.spool.records import Delivery, NewDelivery, Onward, Outcome, State
+from relay.spool.records import AT_ONCE, Delivery, NewDelivery, Onward, Outcome, State
 from relay.spool.schema import deliveries
 from relay.spool.store import Store
 from tests.accepted import new_message
@@ -153,6 +153,14 @@ async def test_what_was_sorted_is_claimed_in_the_order_of_arrival(store: Store) 
         await sort(store, delivery, Onward(way(delivery, "print:desk")))
     claimed, _ = await store.claim(10)
     assert [each.key for each in claimed] == [*(each.key for each in held), (direct.message.queue_id, 0)]
+
+
+async def test_what_a_person_let_go_is_due_though_its_printer_is_closed(store: Store) -> None:
+    first, second = (await begun(store))[0], (await begun(store))[0]
+    await sort(store, first, Onward(way(first, "print:desk")))
+    await sort(store, second, Onward(way(second, "print:desk"), at_once=True))
+    claimed, _ = await store.claim(10, until={"print:desk": AT_ONCE})
+    assert [each.key for each in claimed] == [second.key]
 
 
 async def test_a_crash_before_the_commit_leaves_it_to_be_sorted(place: Place) -> None:

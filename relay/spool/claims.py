@@ -1,0 +1,148 @@
+"""Who takes what next: functions of a connection, which may be run again.
+
+Does: finds what is due, the oldest of each destination first, and gives it to a node. A destination may be asked for
+what was due by a certain time only: while a printer is closed that is AT_ONCE, so nothing but what a person let go or
+what was cut off.
+Promises: what is not asked for costs nothing, and a claim costs the same with ten deliveries in the spool as with a
+million, for it jumps along the index of what waits.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from math import inf
+from typing import Any
+
+from sqlalchemy import Connection, Select, bindparam, literal, select, text
+
+from relay.mail.queue_id import new_queue_id
+from relay.spool.records import AT_ONCE, Delivery
+from relay.spool.rows import delivery_of, joined
+from relay.spool.schema import deliveries
+
+_ONE_BATCH = 0x736C6962
+"""Names the locks of PostgreSQL under which one node after the other takes a batch."""
+
+_DUE_DESTINATIONS = text("""
+    WITH RECURSIVE waiting(destination) AS (
+        SELECT min(destination) FROM deliveries WHERE due_at IS NOT NULL
+        UNION ALL
+        SELECT (SELECT min(destination) FROM deliveries WHERE due_at IS NOT NULL AND destination > waiting.destination)
+        FROM waiting WHERE waiting.destination IS NOT NULL
+    )
+    SELECT destination, first_due FROM (
+        SELECT destination, (
+            SELECT min(due_at) FROM deliveries
+            WHERE due_at IS NOT NULL AND deliveries.destination = waiting.destination
+        ) AS first_due
+        FROM waiting WHERE destination IS NOT NULL
+    ) AS firsts
+    WHERE first_due <= :now
+""")
+"""Jumps from destination to destination along the index, so that a million deliveries of one cost a single step."""
+
+
+def due(connection: Connection, now: float, until: Mapping[str, float]) -> list[str]:
+    """The destinations that something is due for, and of those in `until` by the time that it says."""
+    found = connection.execute(_DUE_DESTINATIONS, {"now": now})
+    return [destination for destination, first in found if first <= until.get(destination, inf)]
+
+
+def claim(
+    connection: Connection, node: str, limit: int, room: Mapping[str, int], until: Mapping[str, float]
+) -> tuple[list[Delivery], frozenset[str]]:
+    """Takes what is due, the oldest of each destination first, a fair share of each, and no more of one than there is
+    room for; and says which have more. What has no room is not looked at.
+    """
+    now = time.time()
+    wanted = [destination for destination in due(connection, now, until) if room.get(destination, limit) > 0]
+    share = max(limit // max(len(wanted), 1), 10)
+    claimed: list[Delivery] = []
+    have_more = []
+    for destination in wanted:
+        most = max(min(share, limit - len(claimed), room.get(destination, limit)), 0)
+        found = _claim_of(connection, destination, min(now, until.get(destination, inf)), most) if most else []
+        claimed += found
+        if len(found) == most:
+            have_more.append(destination)
+    hold(connection, node, claimed)
+    return claimed, frozenset(have_more)
+
+
+def claim_overdue(connection: Connection, node: str, limit: int) -> list[Delivery]:
+    """Takes what has waited so long that something has to be said or done about it."""
+    late = joined().where(deliveries.c.deadline <= time.time()).order_by(deliveries.c.deadline).limit(limit)
+    found = [delivery_of(row) for row in connection.execute(late.with_for_update(skip_locked=True, of=deliveries))]
+    hold(connection, node, found)
+    return found
+
+
+def waiting_since(connection: Connection, moments: Mapping[str, float]) -> frozenset[str]:
+    """Those of some destinations for which something waits that arrived before the moment given: a batch."""
+    return frozenset(
+        destination
+        for destination, moment in moments.items()
+        if connection.execute(_of_batch(select(literal(1)), destination, moment).limit(1)).first() is not None
+    )
+
+
+def claim_batch(connection: Connection, node: str, destination: str, moment: float, limit: int) -> list[Delivery]:
+    """Takes all that waits for a destination and arrived before a moment, up to `limit`, in order of arrival.
+
+    Takes nothing while another node has some of that destination: a batch goes out at one node.
+    """
+    if connection.dialect.name == "postgresql":
+        name = zlib.crc32(destination.encode()) - 2**31
+        connection.execute(text("SELECT pg_advisory_xact_lock(:what, :name)"), {"what": _ONE_BATCH, "name": name})
+        elsewhere = deliveries.c.lease_owner.is_not(None) & (deliveries.c.lease_owner != node)
+        query = select(literal(1)).where(elsewhere, deliveries.c.destination == destination).limit(1)
+        if connection.execute(query).first() is not None:
+            return []
+    # Along the index; what was put off or taken over has another place there than by its arrival.
+    query = _of_batch(joined(), destination, moment).order_by(deliveries.c.due_at, deliveries.c.queue_id).limit(limit)
+    found = [delivery_of(row) for row in connection.execute(query.with_for_update(skip_locked=True, of=deliveries))]
+    hold(connection, node, found)
+    return sorted(found, key=lambda delivery: delivery.key)
+
+
+def _of_batch(query: Select[Any], destination: str, moment: float) -> Select[Any]:
+    return query.where(
+        deliveries.c.destination == destination,
+        deliveries.c.due_at > AT_ONCE,
+        deliveries.c.due_at <= moment,
+        deliveries.c.queue_id < new_queue_id(moment),
+    )
+
+
+def _claim_of(connection: Connection, destination: str, until: float, limit: int) -> list[Delivery]:
+    return [
+        delivery_of(row)
+        for row in connection.execute(_due_of_one(), {"destination": destination, "until": until, "limit": limit})
+    ]
+
+
+@cache
+def _due_of_one() -> Select[Any]:
+    """Made once: with many destinations, putting it together takes longer than asking it."""
+    return (
+        joined()
+        .where(deliveries.c.destination == bindparam("destination"), deliveries.c.due_at <= bindparam("until"))
+        .order_by(deliveries.c.due_at, deliveries.c.queue_id, deliveries.c.number)
+        .limit(bindparam("limit"))
+        .with_for_update(skip_locked=True, of=deliveries)
+    )
+
+
+def hold(connection: Connection, node: str, claimed: Sequence[Delivery]) -> None:
+    """Gives deliveries that nobody holds to a node."""
+    if claimed:
+        connection.execute(
+            text(
+                "UPDATE deliveries SET lease_owner = :node, due_at = NULL, deadline = NULL "
+                "WHERE queue_id = :queue_id AND number = :number"
+            ),
+            [{"node": node, "queue_id": each.message.queue_id, "number": each.number} for each in claimed],
+        )
