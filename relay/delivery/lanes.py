@@ -20,6 +20,9 @@ from relay.delivery.gates import Gate
 from relay.spool.records import AT_ONCE, Delivery, Key
 from relay.transports import Limits
 
+REMEMBERED_FOR = 10.0
+"""Seconds for which a destination that was served is still trusted, so that its next few messages need no probe."""
+
 LOST_IN_A_ROW = 3
 """Transactions lost one after the other, with none done, that count like a host that can't be reached."""
 
@@ -77,6 +80,7 @@ class Lane:
         self._trusted = _is_trusted_at_first(route.limits)
         self._failures = 0
         self._failed_at = 0.0
+        self._used_at = -inf
         self._lost = 0
         self._waiting: list[tuple[Key, Delivery]] = []
 
@@ -102,7 +106,7 @@ class Lane:
         """Whether it may be forgotten."""
         if self.running or self.has_waiting or self.is_behind or self.unclaimed or self.is_shut:
             return False
-        if self.gate is not None:
+        if self.gate is not None or time.monotonic() - self._used_at < REMEMBERED_FOR:
             return False
         return not self._failures or time.monotonic() - self._failed_at > 2 * self.route.limits.backoff_longest
 
@@ -180,6 +184,7 @@ class Lane:
         """An attempt ended."""
         self.running -= 1
         self.route.running -= 1
+        self._used_at = time.monotonic()
 
     def settled(self) -> None:
         """An attempt is over, and what may start has been started."""
