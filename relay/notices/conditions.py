@@ -1,0 +1,100 @@
+"""What somebody may be told of, and for how long it has been so. Pure.
+
+Does: makes of what the spool shows the conditions of each printer (trouble, waiting, held) and institution (silent),
+with their age in the time in which slips could come out.
+Promises: what is not known (an institution without any mail so far) is no condition, and changes nothing.
+Known limits: silence of an institution is counted in the hours of that of its printers that was open longest. Slips
+that wait to be read by the rules are not yet a printer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from relay.config.printers import Printer
+from relay.config.settings import Config
+from relay.routing.rules import PRINT
+from relay.spool.standing import Standing
+
+Kind = Literal["trouble", "waiting", "held", "silent"]
+"""What is told, as the templates call it: a printer's slips do not come out; one is late; one waits for a person; no
+mail comes.
+"""
+
+OpenTime = Callable[[str, float, float], float]
+"""Seconds between two moments in which a slip that arrived at the first could come out of a printer, by its name."""
+
+
+def always(printer: str, since: float, until: float) -> float:
+    """The open time of a printer without hours."""
+    return until - since
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How it stands with one thing that may be told."""
+
+    kind: Kind
+    name: str
+    "Of the printer, or of the institution."
+    after: float
+    "Seconds after which it is told; 0 for never."
+    age: float = 0.0
+    "For how many seconds it has been so, in the time that counts; 0 when it is not so."
+    since: float = 0.0
+    "Since when, in seconds since the epoch."
+    count: int = 0
+    "How many slips it is about."
+    reason: str = ""
+    "In the words of CUPS or of the spool."
+
+    @property
+    def key(self) -> str:
+        """Names it in the spool."""
+        return f"{'institution' if self.kind == 'silent' else 'printer'}:{self.name}:{self.kind}"
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it has been so for long enough to be told."""
+        return 0 < self.after < self.age
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it is surely not so: what is about as old as may be is neither, so that nobody is told to and fro."""
+        return self.age <= self.after / 2
+
+
+def conditions(
+    config: Config,
+    standings: Mapping[str, Standing],
+    last_mail: Mapping[str, float],
+    now: float,
+    open_time: OpenTime = always,
+) -> Iterator[Condition]:
+    """All that may be told, of every printer and institution."""
+    for printer in config.printers:
+        yield from _of_printer(config, printer, standings.get(PRINT + printer.name, Standing()), now, open_time)
+    for institution in config.institutions:
+        if institution.name in last_mail:
+            since = last_mail[institution.name]
+            printers = [printer.name for printer in config.printers if printer.institution == institution.name]
+            age = max((open_time(name, since, now) for name in printers), default=now - since)
+            yield Condition("silent", institution.name, config.notices.silent_after, age, since)
+
+
+def _of_printer(
+    config: Config, printer: Printer, standing: Standing, now: float, open_time: OpenTime
+) -> Iterator[Condition]:
+    def condition(kind: Kind, after: float, since: float | None, count: int, reason: str = "") -> Condition:
+        if since is None:
+            return Condition(kind, printer.name, after, count=count)
+        return Condition(kind, printer.name, after, open_time(printer.name, since, now), since, count, reason)
+
+    notices = config.notices
+    trouble_after = notices.trouble_after if printer.trouble_after is None else printer.trouble_after
+    waiting_after = notices.waiting_after if printer.waiting_after is None else printer.waiting_after
+    yield condition("trouble", trouble_after, standing.tried_since, standing.open, standing.reason)
+    yield condition("waiting", waiting_after, standing.oldest_at, standing.open, standing.reason)
+    yield condition("held", waiting_after, standing.for_a_person_since, standing.for_a_person)
