@@ -71,17 +71,23 @@ def conditions(
     standings: Mapping[str, Standing],
     last_mail: Mapping[str, float],
     now: float,
+    running_since: float,
     open_time: OpenTime = always,
 ) -> Iterator[Condition]:
-    """All that may be told, of every printer and institution."""
+    """All that may be told, of every printer and institution.
+
+    While the service runs for less than `silent_after`, mail that came last before its start says nothing of silence:
+    it was this service that was away.
+    """
     for printer in config.printers:
         yield from _of_printer(config, printer, standings.get(PRINT + printer.name, Standing()), now, open_time)
+    silent_after = config.notices.silent_after
     for institution in config.institutions:
-        if institution.name in last_mail:
-            since = last_mail[institution.name]
+        since = last_mail.get(institution.name)
+        if since is not None and not since < running_since > now - silent_after:
             printers = [printer.name for printer in config.printers if printer.institution == institution.name]
             age = max((open_time(name, since, now) for name in printers), default=now - since)
-            yield Condition("silent", institution.name, config.notices.silent_after, age, since)
+            yield Condition("silent", institution.name, silent_after, age, since)
 
 
 def _of_printer(

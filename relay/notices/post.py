@@ -37,6 +37,7 @@ class Post:
         self._open_time = open_time
         self._letters = Letters(config)
         self._watch = Watch()
+        self._running_since = time.time()
         self._last_mail = LastMail(store.place, [each.name for each in config.institutions], SOURCE)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -53,7 +54,7 @@ class Post:
         """One look, and what follows from it. Raises SpoolError."""
         told, slips, last_mail = await asyncio.to_thread(self._observe)
         now = time.time()
-        found = list(conditions(self._config, slips, last_mail, now, self._open_time))
+        found = list(conditions(self._config, slips, last_mail, now, self._running_since, self._open_time))
         self._show(found, slips, last_mail, now)
         for step in self._watch.decide(found, told):
             await self._take(step, now)

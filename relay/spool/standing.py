@@ -18,7 +18,7 @@ from relay.mail.queue_id import new_queue_id
 from relay.spool.engine import Place
 from relay.spool.queries import reading
 from relay.spool.records import OPEN, State
-from relay.spool.schema import UNFINISHED, attempts, deliveries, messages, orders
+from relay.spool.schema import UNFINISHED, attempts, deliveries, messages, orders, print_jobs
 
 FOR_A_PERSON = frozenset({State.HELD, State.UNCERTAIN, State.CORRUPT})
 """States in which a slip waits for somebody's word."""
@@ -155,7 +155,8 @@ def _settled_at(connection: Connection, queue_id: str, route: str) -> float | No
 def _tried(connection: Connection, queue_id: str, route: str) -> tuple[float | None, str]:
     """Since when a slip is tried at its printer, and what kept it from paper last.
 
-    It is tried since its first attempt, but for one that only asked the rules, or since the last order about it.
+    It is tried since its first attempt, but for one that only asked the rules, or since the last order about it. An
+    attempt that was cut off while its job was followed is no history: of that one the job knows when it was sent.
     """
     states = [state.value for state in _BEGUN]
     query = select(deliveries.c.number, deliveries.c.begun_at, deliveries.c.reason)
@@ -171,6 +172,9 @@ def _tried(connection: Connection, queue_id: str, route: str) -> tuple[float | N
     first = connection.execute(select(func.min(attempts.c.started_at)).where(since_then)).scalar()
     last = select(attempts.c.reason).where(since_then, attempts.c.outcome != "")
     said = row.reason or connection.execute(last.order_by(attempts.c.attempt.desc()).limit(1)).scalar() or ""
+    of_job = (print_jobs.c.queue_id == queue_id) & (print_jobs.c.number == row.number)
+    sent_at = connection.execute(select(print_jobs.c.sent_at).where(of_job)).scalar()
     of_slip = (orders.c.queue_id == queue_id) & (orders.c.number == row.number)
     ordered = connection.execute(select(func.max(orders.c.at)).where(of_slip)).scalar()
-    return max(first or row.begun_at, ordered or 0.0), said
+    tried_since = min(at for at in (row.begun_at, first, sent_at) if at is not None)
+    return max(tried_since, ordered or 0.0), said

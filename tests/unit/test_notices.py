@@ -130,7 +130,9 @@ def test_never_is_never() -> None:
 
 
 def bad(config: Config, standing: Standing | None = None, **more: Any) -> list[str]:
-    found = conditions(config, {"print:desk": standing or Standing()}, more.pop("last_mail", {}), NOW, **more)
+    found = conditions(
+        config, {"print:desk": standing or Standing()}, more.pop("last_mail", {}), NOW, more.pop("since", 0.0), **more
+    )
     return [condition.kind for condition in found if condition.is_bad]
 
 
@@ -175,6 +177,20 @@ def test_silence_is_counted_in_opening_hours_and_only_where_it_is_wanted(make_co
     assert bad(config, last_mail={"demo": NOW - 11_000}, open_time=lambda printer, since, until: 60.0) == []
     assert bad(config, last_mail={}) == []
     assert bad(make_config(), last_mail={"demo": NOW - 1e6}) == []
+
+
+def test_a_service_that_was_away_does_not_call_that_silence(make_config: Make) -> None:
+    config = make_config(notices={"silent_after": "3h"})
+    last_mail = {"demo": NOW - 50_000}
+    assert bad(config, last_mail=last_mail, since=NOW - 10_000) == []
+    assert bad(config, last_mail=last_mail, since=NOW - 11_000) == ["silent"]
+    # What was told before is not over by that either; mail ends it.
+    node = Node()
+    node.told["institution:demo:silent"] = Told("institution:demo:silent", NOW - 50_000, NOW - 30_000)
+    for _ in range(3):
+        assert node.look(*conditions(config, {}, last_mail, NOW, NOW - 60)) == []
+    heard = [node.look(*conditions(config, {}, {"demo": NOW - 5}, NOW, NOW - 60)) for _ in range(2)]
+    assert heard == [[], ["silent over"]]
 
 
 # --- the letter

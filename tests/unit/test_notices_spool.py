@@ -100,6 +100,22 @@ async def test_it_is_tried_since_its_first_attempt_and_its_reason_stays(store: S
     assert standing(store) == Standing()
 
 
+async def test_a_restart_while_the_job_is_followed_does_not_begin_the_time_anew(place: Place) -> None:
+    store = Store(place)
+    store.open()
+    delivery = await under_way(store)
+    delivery = await store.record_job(delivery, PrintJob(f"slip-{delivery}", "desk", 7, sent=True, sent_at=1000.0))
+    await store.pending(delivery, "the printer says media-empty")
+    await asyncio.to_thread(store.close)
+    store = Store(place)
+    store.open()
+    ((again,), _) = await store.claim(10)
+    assert again.attempts == 1
+    await store.begin(again, time.time() + 60)
+    assert standing(store).tried_since == 1000.0
+    await asyncio.to_thread(store.close)
+
+
 async def test_only_waiting_behind_others_is_not_being_tried(store: Store) -> None:
     await store.accept(slip(5000), None)
     seen = standing(store)
