@@ -186,6 +186,7 @@ class Printer(Settings):
         if self.time_zone is not None and not is_closed_sometimes and not self.release_at:
             raise ValueError("time_zone goes with hours, holidays or release_at")
         return self
+
     notify: Mailbox | None = None
     "Who is told of trouble and of slips that wait too long; without it `notify` of its institution."
     trouble_after: Duration | None = None

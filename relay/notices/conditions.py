@@ -9,12 +9,13 @@ that wait to be read by the rules are not yet a printer's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from relay.config.printers import Printer
 from relay.config.settings import Config
+from relay.notices.hours import Hours
 from relay.routing.rules import PRINT
 from relay.spool.standing import Standing
 
@@ -22,14 +23,6 @@ Kind = Literal["trouble", "waiting", "held", "silent"]
 """What is told, as the templates call it: a printer's slips do not come out; one is late; one waits for a person; no
 mail comes.
 """
-
-OpenTime = Callable[[str, float, float], float]
-"""Seconds between two moments in which a slip that arrived at the first could come out of a printer, by its name."""
-
-
-def always(printer: str, since: float, until: float) -> float:
-    """The open time of a printer without hours."""
-    return until - since
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +65,7 @@ def conditions(
     last_mail: Mapping[str, float],
     now: float,
     running_since: float,
-    open_time: OpenTime = always,
+    hours: Hours,
 ) -> Iterator[Condition]:
     """All that may be told, of every printer and institution.
 
@@ -80,23 +73,21 @@ def conditions(
     it was this service that was away.
     """
     for printer in config.printers:
-        yield from _of_printer(config, printer, standings.get(PRINT + printer.name, Standing()), now, open_time)
+        yield from _of_printer(config, printer, standings.get(PRINT + printer.name, Standing()), now, hours)
     silent_after = config.notices.silent_after
     for institution in config.institutions:
         since = last_mail.get(institution.name)
         if since is not None and not since < running_since > now - silent_after:
-            printers = [printer.name for printer in config.printers if printer.institution == institution.name]
-            age = max((open_time(name, since, now) for name in printers), default=now - since)
+            age = hours.of_institution(institution.name, since, now)
             yield Condition("silent", institution.name, silent_after, age, since)
 
 
-def _of_printer(
-    config: Config, printer: Printer, standing: Standing, now: float, open_time: OpenTime
-) -> Iterator[Condition]:
+def _of_printer(config: Config, printer: Printer, standing: Standing, now: float, hours: Hours) -> Iterator[Condition]:
     def condition(kind: Kind, after: float, since: float | None, count: int, reason: str = "") -> Condition:
         if since is None:
             return Condition(kind, printer.name, after, count=count)
-        return Condition(kind, printer.name, after, open_time(printer.name, since, now), since, count, reason)
+        counted = hours.in_queue if kind == "waiting" else hours.at_printer
+        return Condition(kind, printer.name, after, counted(printer.name, since, now), since, count, reason)
 
     notices = config.notices
     trouble_after = notices.trouble_after if printer.trouble_after is None else printer.trouble_after

@@ -16,7 +16,8 @@ from functools import partial
 from relay.bounces.own_mail import SOURCE
 from relay.config.settings import Config
 from relay.maillog import MailLog
-from relay.notices.conditions import Condition, OpenTime, always, conditions
+from relay.notices.conditions import Condition, conditions
+from relay.notices.hours import Hours
 from relay.notices.letter import Letters
 from relay.notices.watch import Step, Watch
 from relay.routing.rules import PRINT
@@ -29,12 +30,12 @@ from relay.spool.store import Store
 class Post:
     """The notices of one node."""
 
-    def __init__(self, config: Config, store: Store, maillog: MailLog, open_time: OpenTime = always) -> None:
+    def __init__(self, config: Config, store: Store, maillog: MailLog) -> None:
         """Raises StartError when the hostname has no ASCII form."""
         self._config = config
         self._store = store
         self._maillog = maillog
-        self._open_time = open_time
+        self._hours = Hours(config)
         self._letters = Letters(config)
         self._watch = Watch()
         self._running_since = time.time()
@@ -54,7 +55,7 @@ class Post:
         """One look, and what follows from it. Raises SpoolError."""
         told, slips, last_mail = await asyncio.to_thread(self._observe)
         now = time.time()
-        found = list(conditions(self._config, slips, last_mail, now, self._running_since, self._open_time))
+        found = list(conditions(self._config, slips, last_mail, now, self._running_since, self._hours))
         self._show(found, slips, last_mail, now)
         for step in self._watch.decide(found, told):
             await self._take(step, now)

@@ -45,7 +45,7 @@ class Standing:
     open: int = 0
     "Slips that are to come out, among them the one under way."
     oldest_at: float | None = None
-    "When the oldest of them was received."
+    "When the oldest of them was received, or a person last said something of it: a reprint is not late."
     tried_since: float | None = None
     "Since when the oldest that was begun is tried: it is the one at the printer."
     reason: str = ""
@@ -124,7 +124,7 @@ def _standing(connection: Connection, groups: Groups, route: str) -> Standing:
     tried_since, reason = _tried(connection, begun, route) if begun is not None else (None, "")
     return Standing(
         open=open_count,
-        oldest_at=_received_at(connection, oldest) if oldest is not None else None,
+        oldest_at=_arrived_at(connection, oldest, route) if oldest is not None else None,
         tried_since=tried_since,
         reason=reason,
         for_a_person=person_count,
@@ -137,8 +137,22 @@ def _of(groups: Groups, route: str, states: Collection[State]) -> tuple[int, str
     return sum(count for count, _ in found), min((oldest for _, oldest in found), default=None)
 
 
-def _received_at(connection: Connection, queue_id: str) -> float | None:
-    return connection.execute(select(messages.c.received_at).where(messages.c.queue_id == queue_id)).scalar()
+def _arrived_at(connection: Connection, queue_id: str, route: str) -> float | None:
+    """When the first open slip of a message began to wait."""
+    states = [state.value for state in OPEN]
+    query = (
+        select(deliveries.c.number, messages.c.received_at)
+        .join_from(deliveries, messages)
+        .where(deliveries.c.queue_id == queue_id, deliveries.c.route == route, deliveries.c.state.in_(states))
+    )
+    row = connection.execute(query.order_by(deliveries.c.number).limit(1)).first()
+    return max(row.received_at, _ordered_at(connection, queue_id, row.number)) if row is not None else None
+
+
+def _ordered_at(connection: Connection, queue_id: str, number: int) -> float:
+    """When a person last said something of a slip; 0 for never."""
+    of_slip = (orders.c.queue_id == queue_id) & (orders.c.number == number)
+    return connection.execute(select(func.max(orders.c.at)).where(of_slip)).scalar() or 0.0
 
 
 def _settled_at(connection: Connection, queue_id: str, route: str) -> float | None:
@@ -174,7 +188,5 @@ def _tried(connection: Connection, queue_id: str, route: str) -> tuple[float | N
     said = row.reason or connection.execute(last.order_by(attempts.c.attempt.desc()).limit(1)).scalar() or ""
     of_job = (print_jobs.c.queue_id == queue_id) & (print_jobs.c.number == row.number)
     sent_at = connection.execute(select(print_jobs.c.sent_at).where(of_job)).scalar()
-    of_slip = (orders.c.queue_id == queue_id) & (orders.c.number == row.number)
-    ordered = connection.execute(select(func.max(orders.c.at)).where(of_slip)).scalar()
     tried_since = min(at for at in (row.begun_at, first, sent_at) if at is not None)
-    return max(tried_since, ordered or 0.0), said
+    return max(tried_since, _ordered_at(connection, queue_id, row.number)), said

@@ -13,6 +13,7 @@ from relay.bounces.own_mail import SOURCE
 from relay.bounces.words import WIDTH, Templates
 from relay.config.settings import Config
 from relay.notices.conditions import Condition, conditions
+from relay.notices.hours import Hours
 from relay.notices.letter import Letters
 from relay.notices.watch import Step, Watch
 from relay.resources import templates_folder
@@ -129,10 +130,11 @@ def test_never_is_never() -> None:
 # --- how it stands
 
 
-def bad(config: Config, standing: Standing | None = None, **more: Any) -> list[str]:
-    found = conditions(
-        config, {"print:desk": standing or Standing()}, more.pop("last_mail", {}), NOW, more.pop("since", 0.0), **more
-    )
+def bad(
+    config: Config, standing: Standing | None = None, *, last_mail: dict[str, float] | None = None, since: float = 0.0
+) -> list[str]:
+    standings = {"print:desk": standing or Standing()}
+    found = conditions(config, standings, last_mail or {}, NOW, since, Hours(config))
     return [condition.kind for condition in found if condition.is_bad]
 
 
@@ -158,23 +160,53 @@ def test_a_printer_may_have_times_of_its_own(make_config: Make, tree: dict[str, 
     assert bad(config, Standing(open=1, oldest_at=NOW - 9000, tried_since=NOW - 61)) == ["trouble"]
 
 
-def test_slips_that_wait_for_the_opening_are_no_trouble(make_config: Make) -> None:
-    opened = NOW - 300
-    standing = Standing(open=9, oldest_at=NOW - 50_000, tried_since=NOW - 50_000)
-
-    def open_time(printer: str, since: float, until: float) -> float:
-        assert printer == "desk"
-        return until - max(since, opened)
-
-    assert bad(make_config(), standing) == ["trouble", "waiting"]
-    assert bad(make_config(), standing, open_time=open_time) == []
+def with_hours(make_config: Make, tree: dict[str, Any], **hours: Any) -> Config:
+    """A printer with hours in UTC; NOW is a Tuesday, 17:27:59."""
+    printer = tree["printers"][0] | {"time_zone": "UTC"} | hours
+    return make_config(printers=[printer], notices={"silent_after": "3h"})
 
 
-def test_silence_is_counted_in_opening_hours_and_only_where_it_is_wanted(make_config: Make) -> None:
+YESTERDAY = Standing(open=9, oldest_at=NOW - 86400, tried_since=NOW - 86400)
+
+
+@pytest.mark.parametrize(
+    ("hours", "told"),
+    [
+        ({"tue": ["17:20-20:00"]}, []),
+        ({"tue": ["17:00-20:00"]}, ["trouble"]),
+        ({"tue": ["16:00-20:00"]}, ["trouble", "waiting"]),
+        ({"tue": ["18:00-20:00"]}, []),
+    ],
+)
+def test_only_open_hours_count(
+    make_config: Make, tree: dict[str, Any], hours: dict[str, list[str]], told: list[str]
+) -> None:
+    assert bad(with_hours(make_config, tree, hours=hours), YESTERDAY) == told
+    # One that prints at night as well has no excuse.
+    config = with_hours(make_config, tree, hours=hours, outside_hours="print")
+    assert bad(config, YESTERDAY) == ["trouble", "waiting"]
+
+
+@pytest.mark.parametrize(("release_at", "told"), [("17:00", []), ("16:00", ["waiting"]), ("18:00", [])])
+def test_slips_that_wait_for_a_release_are_not_late(
+    make_config: Make, tree: dict[str, Any], release_at: str, told: list[str]
+) -> None:
+    config = with_hours(make_config, tree, release_at=[release_at])
+    assert bad(config, Standing(open=9, oldest_at=NOW - 7200)) == told
+    # One that is at the printer already waits for nothing.
+    assert bad(config, Standing(open=9, oldest_at=NOW - 7200, tried_since=NOW - 1000)) == ["trouble", *told]
+
+
+def test_silence_is_counted_in_opening_hours_and_only_where_it_is_wanted(
+    make_config: Make, tree: dict[str, Any]
+) -> None:
     config = make_config(notices={"silent_after": "3h"})
     assert bad(config, last_mail={"demo": NOW - 10_000}) == []
     assert bad(config, last_mail={"demo": NOW - 11_000}) == ["silent"]
-    assert bad(config, last_mail={"demo": NOW - 11_000}, open_time=lambda printer, since, until: 60.0) == []
+    for outside_hours in ("hold", "print"):
+        for begins, told in (("15:00", []), ("14:00", ["silent"])):
+            hours = {"hours": {"tue": [f"{begins}-20:00"]}, "outside_hours": outside_hours}
+            assert bad(with_hours(make_config, tree, **hours), last_mail={"demo": NOW - 86400}) == told
     assert bad(config, last_mail={}) == []
     assert bad(make_config(), last_mail={"demo": NOW - 1e6}) == []
 
@@ -188,8 +220,8 @@ def test_a_service_that_was_away_does_not_call_that_silence(make_config: Make) -
     node = Node()
     node.told["institution:demo:silent"] = Told("institution:demo:silent", NOW - 50_000, NOW - 30_000)
     for _ in range(3):
-        assert node.look(*conditions(config, {}, last_mail, NOW, NOW - 60)) == []
-    heard = [node.look(*conditions(config, {}, {"demo": NOW - 5}, NOW, NOW - 60)) for _ in range(2)]
+        assert node.look(*conditions(config, {}, last_mail, NOW, NOW - 60, Hours(config))) == []
+    heard = [node.look(*conditions(config, {}, {"demo": NOW - 5}, NOW, NOW - 60, Hours(config))) for _ in range(2)]
     assert heard == [[], ["silent over"]]
 
 
