@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from relay.spool.schema import attempts, orders
 from relay.spool.standing import LastMail, Standing, standings
 from relay.spool.store import Store
 from tests.accepted import new_message
+from tests.harness.waiting import until
 
 ROUTE = "print:desk"
 TO_DESK = ("desk@print.lib.example", ROUTE)
@@ -270,26 +272,20 @@ async def test_two_nodes_tell_once(store: Store, config: Config) -> None:
         await asyncio.to_thread(other.close)
 
 
-async def test_a_spool_that_is_away_is_logged_and_the_next_look_goes_on(
-    store: Store, make_config: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_spool_that_is_away_is_logged_and_looking_goes_on(tmp_path: Path, make_config: Make) -> None:
+    file, away = tmp_path / "spool.db", tmp_path / "away.db"
+    store = Store(Place.file(file))
+    store.open()
+    await under_way(store)
     maillog = MailLog()
     post = Post(make_config(notices={"look_every": 0.2, "trouble_after": 0.001}), store, maillog)
-    looks = 0
-    look = post.look
-
-    async def first_away() -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 1:
-            raise SpoolError("the spool is away")
-        await look()
-        stop.set()
-
     stop = asyncio.Event()
-    monkeypatch.setattr(post, "look", first_away)
-    await under_way(store)
-    await asyncio.wait_for(post.run(stop), 20)
-    text = maillog.metrics.text()
-    assert "slip_relay_faults_total 1.0" in text
-    assert 'slip_relay_notices_total{kind="trouble",what="told"} 1.0' in text
+    file.rename(away)
+    task = asyncio.create_task(post.run(stop))
+    await until(lambda: "slip_relay_faults_total 2.0" in maillog.metrics.text(), "two looks that fail")
+    away.rename(file)
+    told = 'slip_relay_notices_total{kind="trouble",what="told"} 1.0'
+    await until(lambda: told in maillog.metrics.text(), "a look that does not")
+    stop.set()
+    await asyncio.wait_for(task, 20)
+    await asyncio.to_thread(store.close)
