@@ -18,9 +18,10 @@ The journey of a message, in the order of the folders:
    commits its id, hands the document over, and follows the job until CUPS says how it ended. A slip that is on paper
    already under another name makes none, and one that a person wants once more is a further delivery of its message.
 
-Beside the journey: **mail** is the vocabulary, **config** every setting, **dns** what domains publish, **pictures** the
-copies of pictures on other servers, `maillog` the one log, `metrics` what is counted with it, `errors` the tree of what
-can go wrong, `app` the one place that puts the parts together, **cli** the command.
+Beside the journey: **notices** tells the desk what is wrong for long, **mail** is the vocabulary, **config** every
+setting, **dns** what domains publish, **pictures** the copies of pictures on other servers, `maillog` the one log,
+`metrics` what is counted with it, `errors` the tree of what can go wrong, `app` the one place that puts the parts
+together, **cli** the command.
 """
 
 __version__ = "0.1.0"

@@ -26,6 +26,7 @@ from relay.intake.accept import Acceptance
 from relay.intake.listener import Listeners
 from relay.intake.policy import Policy
 from relay.maillog import MailLog
+from relay.notices.post import Post
 from relay.outgoing.assemble import Assembler
 from relay.outgoing.sign import Signer
 from relay.pictures.fetch import Fetcher
@@ -65,6 +66,7 @@ class Appliance:
         attempts = Attempts(config, self._store, self._transports, Notifier(config), self._maillog)
         self._runner = Runner(self._store, attempts, self._transports, self._maillog, self._build_gates())
         self._retention = Retention(self._store, config.spool, self._maillog)
+        self._notices = Post(config, self._store, self._maillog)
         desk = Desk(config, self._store, self._maillog, self._runner.reopen)
         self._control = ControlSocket(socket_path(config), desk, self._maillog)
         policy = Policy(config)
@@ -92,7 +94,10 @@ class Appliance:
         await self._listeners.open()
         self._maillog.service("started", version=__version__, hostname=self._config.server.hostname)
         runner = asyncio.create_task(self._runner.run(), name="runner")
-        clean_up = asyncio.create_task(self._retention.run(stop), name="clean-up")
+        beside = [
+            asyncio.create_task(self._retention.run(stop), name="clean-up"),
+            asyncio.create_task(self._notices.run(stop), name="notices"),
+        ]
         stopped = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait([runner, stopped], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
@@ -100,8 +105,9 @@ class Appliance:
         self._listeners.close()
         await self._listeners.drain(self._config.delivery.stop_timeout)
         await self._runner.stop(self._config.delivery.stop_timeout)
-        clean_up.cancel()  # it has ended already, unless it waits for the spool
-        await asyncio.gather(clean_up, return_exceptions=True)
+        for task in beside:
+            task.cancel()  # it has ended already, unless it waits for the spool
+        await asyncio.gather(*beside, return_exceptions=True)
         await runner  # a fault of the runner ends the service, for the service manager to start it anew
 
     async def _open_control(self) -> None:

@@ -92,6 +92,17 @@ class MailLog:
         self.metrics.notified.inc()
         self._write("notified", id=queue_id, about=about, recipient=self._address(recipient), size=size)
 
+    def notice(self, kind: str, name: str, *, is_over: bool, seconds: float, queue_id: str, why: str) -> None:
+        """Somebody is told of something at a printer or an institution; without a queue id nobody is there to be told.
+
+        `seconds` is since when it is so, or how long it was.
+        """
+        what = "over" if is_over else "told"
+        self.metrics.notices.labels(kind, what).inc()
+        self._write(
+            "notice", id=queue_id, kind=kind, what=what, of=name, seconds=f"{seconds:.0f}", why=self._masked(why)
+        )
+
     def expired(self, queue_id: str, number: int, *, route: str) -> None:
         """A delivery was given up that waited too long."""
         self.metrics.expired.labels(route).inc()

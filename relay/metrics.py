@@ -1,18 +1,18 @@
 """What is counted, for Prometheus: every metric with its labels and its meaning.
 
 Promises: labels are names of the configuration, states and codes, so that their number is bounded; never an address, a
-queue id or anything of the mail. Counts begin at the start of the service.
+queue id or anything of the mail. Counts begin at the start of the service; gauges say what the last look saw.
 """
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 PREFIX = "slip_relay"
 
 
 class Metrics:
-    """The counters of one service. `relay.maillog` counts as it writes, so that log and metrics say the same."""
+    """Those of one service. `relay.maillog` counts as it writes, so that log and metrics say the same."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -32,6 +32,14 @@ class Metrics:
         self.batches = self._counter(
             "batches", "Batches of slips, by what became of their separator page.", "printer", "separator"
         )
+        self.notices = self._counter("notices", "What people were told, and that it was over.", "kind", "what")
+        self.open_slips = self._gauge("open_slips", "Slips that are to come out.", "printer")
+        self.oldest_slip = self._gauge("oldest_slip_seconds", "Age of the oldest of these.", "printer")
+        self.for_a_person = self._gauge("slips_for_a_person", "Slips held, uncertain or corrupt.", "printer")
+        self.trouble = self._gauge(
+            "printer_trouble", "1 while a printer's slips have not come out for long.", "printer"
+        )
+        self.since_mail = self._gauge("seconds_since_mail", "Since mail was last accepted.", "institution")
         self.faults = self._counter("faults", "Faults of slip-relay itself; the log has each with its trace.")
 
     def text(self) -> str:
@@ -40,3 +48,6 @@ class Metrics:
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"{PREFIX}_{name}", meaning, labels, registry=self._registry)
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(f"{PREFIX}_{name}", meaning, labels, registry=self._registry)

@@ -11,18 +11,17 @@ come as question marks in the part for programs.
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import re
 import secrets
 from dataclasses import dataclass
-from email.header import Header
 from email.utils import formatdate
 from typing import Literal
 
+from relay.bounces.mime import Words, fields, part, quoted_printable, text_part, wire_address
 from relay.errors import AddressError
 from relay.mail import headers
-from relay.mail.address import Address, ascii_domain, parse_address
+from relay.mail.address import Address, parse_address
 from relay.mail.dsn_parameters import decode_xtext, encode_utf8_address
 from relay.mail.status import Reply, printable
 
@@ -38,16 +37,6 @@ _LONGEST_LINE = 998
 _LONGEST_WORD = 900
 _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 _MESSAGE_ID = re.compile(rb"<[!-;=?A-~-]+@[!-;=?A-~-]+>")
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What people read."""
-
-    sender_name: str
-    subject: str
-    text: str
-    "Lines with a line feed at the end of each."
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +75,10 @@ def compose(
     """A DSN; `whole` returns all of the original where that is possible, else its header section comes back."""
     boundary = f"=_{secrets.token_hex(16)}"
     returned = _original(original, whole=whole)
-    parts = [_text(words.text), _delivery_status(report), *([returned] if returned else [])]
-    encoding = "7bit" if all(part.isascii() for part in parts) else "8bit"
+    parts = [text_part(words.text), _delivery_status(report), *([returned] if returned else [])]
+    encoding = "7bit" if all(each.isascii() for each in parts) else "8bit"
     head = [
-        f"From: {_phrase(words.sender_name)} <{wire_address(sender)}>",
-        f"To: <{wire_address(to)}>",
-        f"Subject: {_encoded(words.subject)}",
-        f"Date: {formatdate(now, localtime=True)}",
-        f"Message-ID: {message_id}",
+        *fields(words, sender, to, message_id, now),
         *_threading(original),
         "Auto-Submitted: auto-replied",
         "MIME-Version: 1.0",
@@ -101,24 +86,8 @@ def compose(
         f"Content-Transfer-Encoding: {encoding}",
     ]
     delimiter = f"\r\n--{boundary}".encode("ascii")
-    body = b"".join(delimiter + b"\r\n" + part for part in parts)
+    body = b"".join(delimiter + b"\r\n" + each for each in parts)
     return "\r\n".join(head).encode("utf-8") + b"\r\n" + body + delimiter + b"--\r\n"
-
-
-def wire_address(address: Address) -> str:
-    """An address as it stands in a field, its domain in A-labels, so that SMTPUTF8 is needed for local parts only."""
-    try:
-        return str(Address(address.local, ascii_domain(address.domain)))
-    except AddressError:
-        return str(address)
-
-
-# --- the part for people
-
-
-def _text(text: str) -> bytes:
-    lines = text.replace("\r\n", "\n").encode("utf-8", "replace")
-    return _part("text/plain; charset=utf-8", _quoted_printable(lines.replace(b"\n", b"\r\n")), "quoted-printable")
 
 
 # --- the part for programs (RFC 3464 2)
@@ -141,11 +110,11 @@ def _delivery_status(report: Report) -> bytes:
         ("Will-Retry-Until", _date(report.retried_until) if report.action == "delayed" else ""),
         ("Final-Log-ID", _ascii(report.queue_id)),
     ]
-    return _part("message/delivery-status", _fields(message) + b"\r\n" + _fields(recipient))
+    return part("message/delivery-status", _fields(message) + b"\r\n" + _fields(recipient))
 
 
-def _fields(fields: list[tuple[str, str]]) -> bytes:
-    return b"".join(_folded(f"{name}: {value}") for name, value in fields if value)
+def _fields(named: list[tuple[str, str]]) -> bytes:
+    return b"".join(_folded(f"{name}: {value}") for name, value in named if value)
 
 
 def _folded(field: str) -> bytes:
@@ -209,16 +178,16 @@ def _original(original: bytes, *, whole: bool) -> bytes:
     header = headers.section(original)
     if whole and original and len(original) <= MAX_RETURNED and _has_good_lines(original):
         if header.isascii():
-            return _part("message/rfc822", original, "7bit" if original.isascii() else "8bit")
+            return part("message/rfc822", original, "7bit" if original.isascii() else "8bit")
         if _is_utf8(header):
-            return _part("message/global", base64.encodebytes(original).replace(b"\n", b"\r\n"), "base64")
+            return part("message/global", base64.encodebytes(original).replace(b"\n", b"\r\n"), "base64")
     header = _bounded(header)
     if not header:
         return b""
     if header.isascii() and _has_good_lines(header):
-        return _part("text/rfc822-headers", header)
+        return part("text/rfc822-headers", header)
     kind = "message/global-headers" if _is_utf8(header) and not header.isascii() else "text/rfc822-headers"
-    return _part(kind, _quoted_printable(header), "quoted-printable")
+    return part(kind, quoted_printable(header), "quoted-printable")
 
 
 def _bounded(header: bytes) -> bytes:
@@ -243,19 +212,6 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-# --- MIME
-
-
-def _part(kind: str, content: bytes, encoding: str = "7bit") -> bytes:
-    return f"Content-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n".encode("ascii") + content
-
-
-def _quoted_printable(content: bytes) -> bytes:
-    """Quoted-printable in which CRLF stays a line end, and every other byte comes back as it was (RFC 2045 6.7)."""
-    lines = (binascii.b2a_qp(line, istext=False).replace(b"\n", b"\r\n") for line in content.split(b"\r\n"))
-    return b"\r\n".join(lines)
-
-
 # --- the header of the DSN itself
 
 
@@ -265,18 +221,3 @@ def _threading(original: bytes) -> list[str]:
     if not _MESSAGE_ID.fullmatch(found):
         return []
     return [f"{name}: {found.decode('ascii')}" for name in ("In-Reply-To", "References")]
-
-
-def _encoded(text: str) -> str:
-    """Text in a field: encoded words where it is not ASCII (RFC 2047)."""
-    line = printable(text)
-    return line if line.isascii() else Header(line, "utf-8", maxlinelen=66).encode(linesep="\r\n")
-
-
-def _phrase(text: str) -> str:
-    """A display name (RFC 5322 3.2.5)."""
-    encoded = _encoded(text)
-    if not text.isascii() or re.fullmatch(r"[A-Za-z0-9 -]+", encoded):
-        return encoded
-    escaped = re.sub(r'([\\"])', r"\\\1", encoded)
-    return f'"{escaped}"'

@@ -10,23 +10,19 @@ Known limits: nobody is told where the addressee is a printer's mailbox; what th
 
 from __future__ import annotations
 
-import hashlib
-import math
 import time
 from typing import Literal
 
-from relay.bounces.dsn import Action, Report, Words, compose, wire_address
+from relay.bounces.dsn import Action, Report, compose
+from relay.bounces.mime import Words
+from relay.bounces.own_mail import own_hostname, own_message, sender_of, way_to
 from relay.bounces.words import Templates, local_time
 from relay.config.settings import Config, Institution
-from relay.errors import AddressError, StartError
-from relay.mail.address import Address, ascii_domain, parse_address
+from relay.mail.address import Address, parse_address
 from relay.mail.queue_id import new_queue_id
 from relay.mail.status import Reply
 from relay.routing import rules
-from relay.spool.records import Delivery, Message, NewDelivery, NewMessage, Outcome, State
-
-SOURCE = "slip-relay"
-"""What a message of ours has as its source."""
+from relay.spool.records import Delivery, Message, NewMessage, Outcome, State
 
 Kind = Literal["failed", "expired", "delayed", "delivered", "relayed"]
 """What is told, as the templates call it."""
@@ -63,10 +59,7 @@ class Notifier:
     def __init__(self, config: Config) -> None:
         """Compiles the templates of the languages in use. Raises StartError when the hostname has no ASCII form."""
         self._config = config
-        try:
-            self._hostname = ascii_domain(config.server.hostname)
-        except AddressError as error:
-            raise StartError(f"server.hostname: {error}") from None
+        self._hostname = own_hostname(config)
         self._institutions = {institution.name: institution for institution in config.institutions}
         self._templates = Templates({institution.language for institution in config.institutions})
 
@@ -84,10 +77,8 @@ class Notifier:
         if institution is None or not _is_wanted(kind, delivery.notify):
             return None
         to = _addressee(institution, delivery.message)
-        if to is None or self._config.printer_for(to) is not None:
-            return None
-        route = rules.choose(self._config, institution.name, to)
-        if route.printer is not None:
+        route = way_to(self._config, institution, to) if to is not None else None
+        if to is None or route is None:
             return None
         return self._message(kind, institution, to, route, delivery, outcome, content)
 
@@ -103,38 +94,28 @@ class Notifier:
     ) -> NewMessage:
         now = time.time()
         queue_id = new_queue_id(now)
-        sender = _sender(institution)
         message_id = f"<{queue_id}@{self._hostname}>"
         content = compose(
             self._report(kind, delivery, outcome),
             self._words(kind, institution, delivery, outcome, attached=bool(original)),
             original,
-            sender=sender,
+            sender=sender_of(institution),
             to=to,
             message_id=message_id,
             now=now,
             whole=_ACTIONS[kind] == "failed" and delivery.message.ret == "FULL",
         )
-        message = Message(
+        return own_message(
+            self._config,
+            institution,
+            to,
+            route,
+            content,
             queue_id=queue_id,
-            institution=institution.name,
-            source=SOURCE,
-            reverse_path=None,
-            smtputf8=not (wire_address(sender) + wire_address(to)).isascii(),
-            eight_bit=not content.isascii(),
-            received_at=now,
-            client="",
-            helo="",
-            protocol="",
             message_id=message_id,
-            size=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
+            now=now,
             about=str(delivery),
         )
-        expire_after = self._config.delivery_for(route.name).expire_after
-        expires_at = now + expire_after if math.isfinite(expire_after) else None
-        way = NewDelivery(str(to), route.name, route.destination, notify="NEVER", expires_at=expires_at)
-        return NewMessage(message, content, (way,))
 
     def _report(self, kind: Kind, delivery: Delivery, outcome: Outcome) -> Report:
         return Report(
@@ -197,12 +178,6 @@ def _addressee(institution: Institution, message: Message) -> Address | None:
     if message.reverse_path is None or institution.dsn_to == "nobody":
         return None
     return parse_address(message.reverse_path if institution.dsn_to == "sender" else institution.dsn_to)
-
-
-def _sender(institution: Institution) -> Address:
-    if institution.dsn_from is not None:
-        return parse_address(institution.dsn_from)
-    return Address("MAILER-DAEMON", institution.domains[0])
 
 
 def _status(kind: Kind, reply: Reply | None) -> str:

@@ -1,4 +1,5 @@
-"""What people read in a DSN: the templates of templates/dsn, one for each language, filled in and wrapped.
+"""What people read in mail of ours: templates of templates/dsn or templates/notices, one for each language, filled in
+and wrapped.
 
 A template gives a head (`From:` with the display name and `Subject:`), an empty line, and paragraphs. Lines that begin
 with a space stand by themselves; the others are joined and wrapped.
@@ -10,10 +11,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from typing import Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from relay.bounces.dsn import Words
+from relay.bounces.mime import Words
 from relay.mail.status import printable
 from relay.resources import templates_folder
 
@@ -24,10 +26,10 @@ WIDTH = 72
 class Templates:
     """The templates of some languages, compiled."""
 
-    def __init__(self, languages: Iterable[str]) -> None:
+    def __init__(self, languages: Iterable[str], folder: Literal["dsn", "notices"] = "dsn") -> None:
         """Compiles them, so that one that is wrong is found at the start."""
         environment = Environment(
-            loader=FileSystemLoader(templates_folder() / "dsn"),
+            loader=FileSystemLoader(templates_folder() / folder),
             autoescape=False,  # noqa: S701 - plain text
             undefined=StrictUndefined,
             trim_blocks=True,
@@ -36,7 +38,7 @@ class Templates:
         self._templates = {language: environment.get_template(f"{language}.txt") for language in languages}
 
     def fill(self, language: str, kind: str, **values: str | bool) -> Words:
-        """The words of a DSN of that kind: failed, expired, delayed, delivered or relayed."""
+        """The words of a message of that kind, as the templates of the folder call it."""
         clean = {name: printable(value) if isinstance(value, str) else value for name, value in values.items()}
         head, _, body = self._templates[language].render(kind=kind, **clean).partition("\n\n")
         fields = dict(line.split(": ", 1) for line in head.strip().splitlines())

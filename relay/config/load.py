@@ -213,11 +213,13 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
         told = institution.dsn_to
         if told not in ("sender", "nobody") and config.printer_for(parse_address(told)) is not None:
             yield ("institutions", i, "dsn_to"), f"{told} stands for a printer: name a mailbox that is read"
+        yield from _printed_notices(config, "institutions", i, institution.notify)
     for i, source in enumerate(config.sources):
         for name in source.institutions:
             if name not in institutions:
                 yield ("sources", i, "institutions"), f"there is no institution {name!r} ({choices(institutions)})"
     for i, printer in enumerate(config.printers):
+        yield from _printed_notices(config, "printers", i, printer.notify)
         if printer.institution not in institutions:
             yield (
                 ("printers", i, "institution"),
@@ -236,6 +238,11 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
         yield ("pictures", "folder"), "with the spool on a server the folder of the copies has to be named"
     if config.server.secret is not None and len(config.server.secret.reveal()) < 16:
         yield ("server", "secret"), "is shorter than 16 characters"
+
+
+def _printed_notices(config: Config, table: str, i: int, told: str | None) -> Iterator[tuple[Place, str]]:
+    if told is not None and config.printer_for(parse_address(told)) is not None:
+        yield (table, i, "notify"), f"{told} stands for a printer: name a mailbox that is read"
 
 
 def _doubles(config: Config) -> Iterator[tuple[Place, str]]:

@@ -187,6 +187,13 @@ class Printer(Settings):
             raise ValueError("time_zone goes with hours, holidays or release_at")
         return self
 
+    notify: Mailbox | None = None
+    "Who is told of trouble and of slips that wait too long; without it `notify` of its institution."
+    trouble_after: Duration | None = None
+    "Instead of `notices.trouble_after`."
+    waiting_after: Duration | None = None
+    "Instead of `notices.waiting_after`."
+
     @model_validator(mode="after")
     def _never_given_up(self) -> Self:
         if self.retry.expire_after is not None:

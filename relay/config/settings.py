@@ -33,6 +33,7 @@ from relay.config.kinds import (
     nameserver,
 )
 from relay.config.next_hops import Delivery, NextHop
+from relay.config.notices import Notices
 from relay.config.pictures import Pictures
 from relay.config.printers import Cups, Printer, Rendering
 from relay.config.profiles import BUILT_IN_PROFILES, Profile
@@ -42,7 +43,7 @@ from relay.mail.address import Address, parse_address
 _Named = TypeVar("_Named", "Institution", "NextHop", Printer, Profile)
 
 Language = Literal["de", "en", "es", "fr", "it", "nl"]
-"""Languages that DSNs are written in: each is a template in templates/dsn."""
+"""Languages that mail of ours is written in: each is a template in templates/dsn and one in templates/notices."""
 
 
 class Server(Settings):
@@ -221,7 +222,9 @@ class Institution(Settings):
     dsn_from: Mailbox | None = None
     "From address of these messages; without it MAILER-DAEMON at the first of its domains."
     language: Language = "en"
-    "Language of these messages."
+    "Language of these messages, and of notices."
+    notify: Mailbox | None = None
+    "Who is told when no mail comes, and of trouble at its printers that have no `notify` of their own."
     subjects: dict[str, Annotated[tuple[Pattern, ...], Field(min_length=1)]] = {}  # noqa: RUF012 - frozen by pydantic
     """Subjects that its letters have, by Alma's name of the letter, where they are not known otherwise:
     `FulTransitSlipLetter = ["Unterwegs*"]`.
@@ -289,6 +292,7 @@ class Config(Settings):
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     next_hops: tuple[NextHop, ...] = ()
     delivery: Delivery = Delivery()
+    notices: Notices = Notices()
     cups: Cups = Cups()
     rendering: Rendering = Rendering()
     pictures: Pictures = Pictures()

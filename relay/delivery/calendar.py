@@ -82,6 +82,12 @@ class Calendar:
         """Until when it is open at a moment; None when it is closed then, or is always open."""
         return self._edge(at, 1)
 
+    def open_time(self, since: float, until: float) -> float:
+        """Seconds between two moments for which it is open."""
+        days = (self._day(until) - self._day(since)).days
+        stretches = self._stretches(self._day(since), -_AROUND, days + 1)
+        return sum(max(min(end, until) - max(begin, since), 0.0) for begin, end in stretches)
+
     # --- release times
 
     def released_at(self, at: float) -> float | None:

@@ -254,3 +254,12 @@ commits = Table(
     Column("id", String(32), primary_key=True),
     Column("at", Double, nullable=False),
 )
+
+# What people were told of and is not over: `printer:NAME:trouble`, say. A row goes when it is told to be over.
+notices = Table(
+    "notices",
+    metadata,
+    Column("key", String(160), primary_key=True),
+    Column("since", Double, nullable=False),
+    Column("told_at", Double, nullable=False),
+)

@@ -63,5 +63,5 @@ def test_a_module_opens_with_its_contract_and_has_one_job(module: Path) -> None:
 def test_the_folders_read_as_the_journey() -> None:
     folders = {path.name for path in (ROOT / "relay").iterdir() if path.is_dir() and path.name != "__pycache__"}
     journey = {"mail", "intake", "spool", "routing", "outgoing", "delivery", "transports", "slips", "printing", "dns"}
-    journey |= {"bounces", "pictures"}
+    journey |= {"bounces", "notices", "pictures"}
     assert folders == journey | {"config", "cli", "control"}

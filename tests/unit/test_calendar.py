@@ -83,8 +83,10 @@ def test_it_is_open_when_a_clock_says_so(zone: str, around: date, week: tuple[Sp
     # The first day only makes the clock's memory good; each change, and some minutes between, are looked at.
     changes = [i for i in range(DAY, len(expected)) if expected[i] != expected[i - 1]]
     looked_at = sorted({*changes, *(i - 1 for i in changes), *range(DAY, len(expected), 97)})
+    assert calendar.open_time(slow.moments[DAY], slow.moments[-1]) == 60 * sum(expected[DAY:-1])
     for i in looked_at:
         at = slow.moments[i]
+        assert calendar.open_time(slow.moments[DAY], at) == 60 * sum(expected[DAY:i])
         assert calendar.is_open(at) == expected[i], slow.shown[i]
         opening = next((j for j in range(i, len(expected)) if expected[j]), None)
         if opening is not None:

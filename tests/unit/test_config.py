@@ -119,6 +119,15 @@ CATALOGUE: list[tuple[str, Any, str]] = [
     ("printers.0.mark_reprints", "often", "printers[1].mark_reprints ('desk'): input should be a valid boolean"),
     ("institutions.0.dsn_to", "postmaster", "the address has no @"),
     ("institutions.0.dsn_to", "desk@print.lib.example", "stands for a printer: name a mailbox that is read"),
+    (
+        "institutions.0.notify",
+        "desk@print.lib.example",
+        "institutions[1].notify ('demo'): desk@print.lib.example stands",
+    ),
+    ("printers.0.notify", "desk@print.lib.example", "printers[1].notify ('desk'): desk@print.lib.example stands for a"),
+    ("printers.0.notify", "desk", "printers[1].notify ('desk'): the address has no @"),
+    ("notices", {"trouble_after": "soon"}, "notices.trouble_after: a duration is seconds"),
+    ("notices", {"look_every": "0s"}, "notices.look_every: input should be greater than or equal to 0.2"),
     ("institutions.0.language", "xx", "institutions[1].language ('demo'): input should be 'de', 'en'"),
     ("institutions.0.domains", [], "institutions[1].domains ('demo'): tuple should have at least 1 item"),
     ("institutions.0.domains", ["not a domain"], "is not a domain name"),
@@ -315,7 +324,7 @@ def test_the_optional_settings_of_the_sample_are_right_too(tmp_path: Path) -> No
     config = load(path)
     cups = config.cups.model_dump() | {"username": None, "password": None}  # examples, and no defaults
     shown = Config.model_validate(config.model_dump() | {"profiles": (), "cups": cups})
-    for table in ("intake", "delivery", "cups", "rendering"):
+    for table in ("intake", "delivery", "notices", "cups", "rendering"):
         assert getattr(shown, table) == type(getattr(config, table))(), f"the sample shows other defaults in [{table}]"
 
 

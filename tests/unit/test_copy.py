@@ -24,7 +24,7 @@ from relay.spool.copy import TABLES, copy
 from relay.spool.digests import check_bodies
 from relay.spool.engine import Place, writing_engine
 from relay.spool.records import Message, Outcome, Paper, PrintJob, Sameness, State
-from relay.spool.schema import bodies, deliveries, messages, orders
+from relay.spool.schema import bodies, deliveries, messages, notices, orders
 from relay.spool.store import Store
 from tests.accepted import new_message
 from tests.harness.postgres import Postgres
@@ -91,6 +91,7 @@ async def fill(place: Place) -> list[Message]:
     held = new_message(b"held", WAYS[0])
     (delivery,) = await store.accept(held, (time.time(),))
     await store.settle(delivery, Outcome(State.HELD, "a person decides", notes=("ümläut",)), 0.0)
+    await store.write(lambda c: c.execute(insert(notices), {"key": "printer:desk:held", "since": 1.5, "told_at": 2.5}))
     row = {"queue_id": held.message.queue_id, "number": 0, "at": time.time()}
     await store.write(lambda c: c.execute(insert(orders), {**row, "verb": "hold", "who": "ada", "was": "queued"}))
     for _ in range(30):

@@ -18,8 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from relay.bounces.dsn import MAX_HEADER, MAX_RETURNED, Report, Words, compose
-from relay.bounces.notify import SOURCE, Notifier
+from relay.bounces.dsn import MAX_HEADER, MAX_RETURNED, Report, compose
+from relay.bounces.mime import Words
+from relay.bounces.notify import Notifier
+from relay.bounces.own_mail import SOURCE
 from relay.bounces.words import WIDTH, Templates, local_time
 from relay.cli.dkim import pem, public_record
 from relay.config.settings import Config, Language
