@@ -238,6 +238,7 @@ def _status(attributes: Mapping[str, object]) -> JobStatus:
         reasons=keywords(attributes.get("job-state-reasons")),
         message=str(attributes.get("job-printer-state-message") or ""),
         began=bool(attributes.get("time-at-processing")),
+        processing_at=int(str(attributes.get("time-at-processing") or 0)),
         is_empty=attributes.get("job-k-octets") == 0,
         printer_reasons=keywords(attributes.get("job-printer-state-reasons")),
     )

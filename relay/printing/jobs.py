@@ -39,6 +39,8 @@ class JobStatus:
     message: str = ""
     began: bool = False
     "Whether CUPS ever began to send it to the printer (`time-at-processing`)."
+    processing_at: int = 0
+    "When CUPS last began, in seconds since the epoch by its clock; 0 when it did not."
     is_empty: bool = False
     "Whether CUPS never got a document for it (`job-k-octets` is 0): nothing of it can be on paper."
     printer_reasons: tuple[str, ...] = ()

@@ -29,8 +29,11 @@ class JobWatch:
         self._was_seen = self._was_silent = False
         self._over_since: float | None = None
         self._devices: tuple[DeviceJob, ...] | None = None
+        self._processing_at = 0
         self.status: JobStatus | None = None
         "CUPS's last word; None when it does not know the job."
+        self.began_again = False
+        "Whether CUPS was away, or began the job a second time: it may be about to print what is on paper already."
 
     async def look(self) -> Judgement | None:
         """Asks both, and says what follows; None to look again later."""
@@ -66,6 +69,10 @@ class JobWatch:
             self.status = None
         except PrintError:
             self.status = JobStatus(state=0, message="CUPS does not answer")
+            self.began_again = True
+        else:
+            self.began_again = self.began_again or 0 < self._processing_at < self.status.processing_at
+            self._processing_at = self.status.processing_at
         return self.status
 
     @property

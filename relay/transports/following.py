@@ -25,6 +25,8 @@ from relay.spool.store import Store
 
 GRACE = 10.0
 """Seconds that CUPS gets to notice that the device has completed a job, before the job is taken from it."""
+HURRY = 0.05
+"""Seconds between two questions to a CUPS that is away, and will begin with what is on paper when it is back."""
 RESUME_EVERY = 10.0
 """Seconds between two tries to let a queue go on."""
 
@@ -102,12 +104,13 @@ class Follower:
         """Sees a job off that is on paper: what CUPS has not ended by then it would print again one day."""
         since = time.monotonic()
         while watch.status is not None and watch.status.end is None and not self._interrupted.is_set():
-            if watch.status.is_waiting or time.monotonic() - since > GRACE:
+            is_away = watch.status.state == 0
+            if not is_away and (watch.began_again or watch.status.is_waiting or time.monotonic() - since > GRACE):
                 with contextlib.suppress(PrintError):
                     await self._cups.cancel_job(job_id)
                     self._maillog.service("job-taken-from-cups", printer=self._printer, job_id=job_id)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._interrupted.wait(), self._poll)
+                await asyncio.wait_for(self._interrupted.wait(), min(self._poll, HURRY) if is_away else self._poll)
             await watch.ask_cups()
 
     async def _trouble(self, status: JobStatus | None, job: PrintJob) -> str:
