@@ -6,7 +6,7 @@ Promises: nothing is loaded but the pictures that it was given.
 Refuses: to go on at the page after the last one that it may lay out (TooManyPages).
 Known limits: no other guard against time and memory of its own: that is why it runs in `child`, under `sandbox`.
 
-Another engine would replace this module and `extent`, and nothing else.
+Another engine would replace this module and `extent`, and nothing else; docs/renderers.md has one that was tried.
 """
 
 from __future__ import annotations
