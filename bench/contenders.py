@@ -23,6 +23,7 @@ from bench.slip_pages import page_of, profile_of, slip
 from relay.config.printers import Rendering
 from relay.config.profiles import Profile
 from relay.slips import frames
+from relay.slips import pool as pool_module
 from relay.slips.pool import RenderPool
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -71,6 +72,8 @@ class Pool:
     name = "slip-relay"
 
     def __init__(self, children: int = 1) -> None:
+        # The same child from the first slip to the last: a new one after 500 would hide that it grows.
+        pool_module.RECYCLE = sys.maxsize
         self._pool = RenderPool(Rendering(children=children))
 
     async def start(self) -> None:

@@ -35,13 +35,14 @@ import zxingcpp
 from PIL import Image, ImageChops, ImageOps
 
 from bench.slip_pages import KINDS, PROFILES, slip
+from relay.config.pictures import Pictures
 from relay.config.profiles import Profile
 from relay.errors import RenderError
 from relay.slips import frames
 from relay.slips.images import Album
 from relay.slips.parts import read_letter
 from relay.slips.sanitize import sanitize
-from relay.slips.slip import Slip
+from relay.slips.slip import Occasion, Slip
 
 ENGINES = ("weasyprint", "plutoprint")
 PAPERS = ("a4", "a5", "receipt80")
@@ -67,7 +68,7 @@ class Child:
         assert process.stdout
         try:
             async with asyncio.timeout(LONGEST):
-                process.stdin.write(frames.pack({"profile": profile.model_dump(mode="json")}, message))
+                process.stdin.write(frames.pack(_request(profile), message))
                 await frames.receive(process.stdout)
                 header, body = await frames.receive(process.stdout)
         except (EOFError, OSError, TimeoutError) as error:
@@ -105,6 +106,12 @@ class Child:
                 self._process.kill()
             await self._process.wait()
             self._process = None
+
+
+def _request(profile: Profile) -> dict[str, object]:
+    """As `relay.slips.pool` asks."""
+    occasion, pictures = frames.occasion_header(Occasion()), Pictures().model_dump(mode="json")
+    return {"profile": profile.model_dump(mode="json"), "occasion": occasion, "pictures": pictures}
 
 
 @dataclass

@@ -64,9 +64,12 @@ def page_of(message: bytes, profile: Profile) -> str:
     letter = read_letter(message)
     album = Album(letter.pictures, "bench")
     safe = sanitize(letter.html, album.url_for)
-    page = compose(environment(profile.template), profile, Page.of(profile), safe, album.stylesheet())
-    for url, content in sorted(album.served().items(), reverse=True):  # longest number first: .../1 begins .../10
-        page = page.replace(f'"{url}"', f'"data:image/png;base64,{base64.b64encode(content).decode()}"')
+    page = compose(environment(profile.template), profile, Page.of(profile), safe, album.stylesheet(safe.body))
+    for url, content in album.served().items():
+        inside = f'"data:image/png;base64,{base64.b64encode(content).decode()}"'
+        page = page.replace(f'src="{url}"', f"src={inside}").replace(
+            f'src$="{url[url.rindex("/") :]}"', f"src={inside}"
+        )
     return page
 
 

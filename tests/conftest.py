@@ -18,5 +18,9 @@ settings.load_profile("repeatable")
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server of the tests' own; `create_database` gives an empty database."""
-    with Postgres() as server:
+    server = Postgres()
+    try:
+        server.start_sync()
         yield server
+    finally:
+        server.leave_sync()

@@ -11,6 +11,7 @@ sheets; then the picture's own resolution counts.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from html import unescape
@@ -35,6 +36,8 @@ NOT_BARS = "the text in a barcode font is no barcode, and was printed as text"
 TOO_WIDE = "does not fit the paper and was drawn smaller than scans"
 TOO_MANY = "is one of more than are read again"
 MARK = "Barcode can't be scanned"
+DRAWN = "drawn/"
+"""In the URLs of drawings: templates/slips/barcodes.css keeps these pictures as they are."""
 
 _IMG = re.compile(r'<img((?:\s+[^\s=<>"]+(?:="[^"]*")?)*)\s*/?>')
 _ATTRIBUTE = re.compile(r'([^\s=<>"]+)(?:="([^"]*)")?')
@@ -77,13 +80,13 @@ class Arrangement:
         if not self.drawings:
             return ""
         dot = self.dot(scale)
-        rules = [_KEPT % {"prefix": self.prefix}]
-        rules += [_FREED % {"prefix": self.prefix}] if self.is_freed else []
-        rules += [_STACKED % {"prefix": self.prefix}] if self.is_stacked else []
+        rules = [_FREED] if self.is_freed else []
+        rules += [_STACKED] if self.is_stacked else []
         for url, drawing in self.drawings.items():
+            end = f"/{DRAWN}{url.removeprefix(self.prefix)}"  # without the token: many slips have the same rules
             width, height = ((dots - 2 * INSET) * dot for dots in drawing.picture.size)
             rules.append(
-                f'img[src="{url}"] {{ width: {width:.4f}px !important; height: {height:.4f}px !important;'
+                f'img[src$="{end}"] {{ width: {width:.4f}px !important; height: {height:.4f}px !important;'
                 f" min-width: {width:.4f}px !important }}"
             )
         return "\n".join(rules)
@@ -93,16 +96,12 @@ class Arrangement:
         return 96 / self.dpi * scale
 
 
-_KEPT = """img[src^="%(prefix)s"] {
-  max-width: none !important; min-height: 0 !important; max-height: none !important; box-sizing: content-box !important;
-  padding: 0 !important; border: 0 !important; image-rendering: pixelated !important; object-fit: fill !important;
-  transform: none !important; opacity: 1 !important; image-orientation: none !important }"""
 # Looking for what is inside costs some milliseconds, so it is done for those letters only that need it.
-_FREED = """:has(img[src^="%(prefix)s"]) {
+_FREED = """:has(img[src*="/drawn/"]) {
   transform: none !important; opacity: 1 !important; overflow: visible !important;
   margin-left: 0 !important; margin-right: 0 !important; padding-left: 0 !important; padding-right: 0 !important }
-table:has(img[src^="%(prefix)s"]) { table-layout: auto !important }"""
-_STACKED = """table:has(img[src^="%(prefix)s"]) > * > tr > * { display: block !important; width: auto !important }"""
+table:has(img[src*="/drawn/"]) { table-layout: auto !important }"""
+_STACKED = """table:has(img[src*="/drawn/"]) > * > tr > * { display: block !important; width: auto !important }"""
 
 
 class BarcodesOfLetter:
@@ -128,8 +127,9 @@ class BarcodesOfLetter:
 
         Pictures whose URLs are `marked` get a line below them that says that they can't be scanned.
         """
+        prefix = f"{self._prefix}{DRAWN}"
         if not self.any:
-            return Arrangement(body, f"{self._prefix}b", self._room.dpi)
+            return Arrangement(body, prefix, self._room.dpi)
         drawings: dict[str, Drawing] = {}
         sources: dict[str, str] = {}
         known: dict[tuple[str, Meant], str | None] = {}
@@ -147,7 +147,7 @@ class BarcodesOfLetter:
             meant = self._meant(attributes)
             if (source, meant) not in known and len(known) < MAX_DRAWINGS:
                 drawing = draw(drawable.barcode, meant, self._room, smallest=smallest, narrower=self._narrower)
-                url = f"{self._prefix}b{serial}{len(drawings) + 1}" if drawing else None
+                url = f"{prefix}{serial}{len(drawings) + 1}" if drawing else None
                 known[source, meant] = url
                 if url and drawing:
                     drawings[url], sources[url] = drawing, source
@@ -155,7 +155,7 @@ class BarcodesOfLetter:
             return (match[0].replace(f'src="{source}"', f'src="{url}"') if url else match[0]) + mark
 
         text = _IMG.sub(drawn, body)
-        return Arrangement(text, f"{self._prefix}b", self._room.dpi, drawings, sources, smallest, is_freed=is_freed)
+        return Arrangement(text, prefix, self._room.dpi, drawings, sources, smallest, is_freed=is_freed)
 
     def tighter(
         self, arrangement: Arrangement, sheets: Sheets, scale: float, arrange: Callable[..., Arrangement]
@@ -251,5 +251,5 @@ def _inches(length: str, full: float | None) -> float | None:
 
 def _png(drawing: Drawing) -> bytes:
     target = BytesIO()
-    drawing.picture.save(target, "PNG", compress_level=1)
+    drawing.picture.save(target, "PNG", compress_level=1, compress_type=zlib.Z_RLE)  # rows of bars are runs
     return target.getvalue()

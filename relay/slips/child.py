@@ -25,7 +25,7 @@ from relay.slips.page import slip_templates
 from relay.slips.render import Renderer
 
 # Boxes and styles of a slip live until it is written: looking through them after every 700 finds nothing.
-_GC_THRESHOLDS = (50_000, 10, 10)
+_GC_THRESHOLDS = (10_000, 10, 10)
 
 _WARM_UP = """\
 MIME-Version: 1.0

@@ -161,15 +161,17 @@ class Album:
         """What the fetcher may answer for this letter."""
         return {url: drawable.content for url, drawable in self.drawables.items()}
 
-    def stylesheet(self, scale: float = 1.0) -> str:
-        """Own resolution and sharpness of each picture; width and height that the letter gives still win.
+    def stylesheet(self, body: str, scale: float = 1.0) -> str:
+        """Own resolution and sharpness of each picture in `body`; width and height that the letter gives still win.
 
-        A page that is drawn smaller by `scale` gets its pictures larger: a barcode keeps its size on paper.
+        A page that is drawn smaller by `scale` gets its pictures larger: a barcode keeps its size on paper. The rules
+        do not say the token, so that they are the same for letters alike, and parsed once.
         """
         return "\n".join(
-            f'img[src="{url}"] {{ image-resolution: {drawable.dpi / scale:g}dpi'
+            f'img[src$="/{url.removeprefix(self.prefix)}"] {{ image-resolution: {drawable.dpi / scale:g}dpi'
             + ("; image-rendering: pixelated }" if drawable.crisp else " }")
             for url, drawable in self.drawables.items()
+            if f'src="{url}"' in body
         )
 
     def _draw(self, reference: str) -> Drawable:

@@ -6,7 +6,7 @@ Promises: nothing is loaded but the pictures that it was given.
 Refuses: to go on at the page after the last one that it may lay out (TooManyPages).
 Known limits: no other guard against time and memory of its own: that is why it runs in `child`, under `sandbox`.
 
-Another engine would replace this module and `extent`, and nothing else.
+Another engine would replace this module and `extent`, and nothing else; docs/renderers.md has one that was tried.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from weasyprint.formatting_structure import boxes
 from weasyprint.text.fonts import FontConfiguration
 from weasyprint.urls import URLFetcher, URLFetcherResponse
 
-from relay.slips import shortcuts, subsets
+from relay.slips import reuse, shortcuts, subsets
 from relay.slips.extent import Extent, drawn_text, extent
 from relay.slips.fonts import Fonts
 from relay.slips.page import Page, slip_templates
@@ -110,6 +110,7 @@ class Sheets:
     def __init__(self, document: Document, fonts: Fonts) -> None:
         self._document = document
         self._fonts = fonts
+        self._extents: list[Extent] | None = None
 
     @property
     def pages(self) -> int:
@@ -118,7 +119,9 @@ class Sheets:
 
     def extents(self) -> list[Extent]:
         """How far the ink goes on each page."""
-        return [extent(page) for page in self._document.pages]
+        if self._extents is None:
+            self._extents = [extent(page) for page in self._document.pages]
+        return self._extents
 
     def missing_glyphs(self) -> int:
         """How many characters are drawn as empty boxes because no font of this machine has them."""
@@ -133,6 +136,7 @@ class Sheets:
 
     def align(self, prefix: str, dot: float, inset: float) -> None:
         """Moves pictures to the next whole dot of `dot` pixels, and `inset` into it; the rest stays where it is."""
+        self._extents = None
         for _, _, box in self._pictures(prefix):
             x, y = box.content_box_x() - inset, box.content_box_y() - inset
             box.translate(round(x / dot) * dot - x, round(y / dot) * dot - y)
@@ -162,6 +166,7 @@ class Sheets:
 
     def widen(self, times: float) -> None:
         """Makes each page so many times as large, and its margins with it: drawn smaller, what stood over fits."""
+        self._extents = None
         for page in self._document.pages:
             reach = extent(page)
             box: Any = page._page_box
@@ -181,12 +186,13 @@ class Engine:
     def __init__(self) -> None:
         subsets.install()
         shortcuts.install()
+        reuse.install()
         self._fonts = FontConfiguration()
         self._coverage = Fonts()
         self._fetcher = PictureFetcher()
         self._limit = _page_limit()
-        names = ("fit.css", "roll.css", "roll-generated.css", "loose.css", "tight.css")
-        self._fit, self._roll, self._generated, self._loose, self._tight = map(self._stylesheet, names)
+        names = ("fit.css", "barcodes.css", "roll.css", "roll-generated.css", "loose.css", "tight.css")
+        self._fit, self._barcodes, self._roll, self._generated, self._loose, self._tight = map(self._stylesheet, names)
 
     def serve(self, pictures: Mapping[str, bytes]) -> None:
         """From now on the letter may load these pictures, by their URLs, and no others."""
@@ -203,14 +209,15 @@ class Engine:
         stylesheets += [self._roll] if page.is_roll else []
         stylesheets += [self._generated] if page.is_roll and _has_generated_content(html) else []
         stylesheets += [self._loose, self._tight][: page.squeeze]
-        stylesheets += [CSS(string=css, font_config=self._fonts, url_fetcher=self._fetcher)] if css else []
+        if css:
+            stylesheets += [self._barcodes, reuse.stylesheet(css, self._fonts, self._fetcher)]
         options = {
             **DEFAULT_OPTIONS,
             "presentational_hints": True,  # Alma's tables are laid out by width=, align= and bgcolor=
             "stylesheets": stylesheets,
             _ADJUST: (least_pt * PX_PER_PT * page.scale, page.content_mm[0] * PX_PER_MM),
         }
-        parsed = HTML(string=html, base_url=None, url_fetcher=self._fetcher)
+        parsed = reuse.without_what_no_slip_has(HTML(string=html, base_url=None, url_fetcher=self._fetcher), html)
         try:
             return Sheets(_Adjusted._render(parsed, self._fonts, None, None, options), self._coverage)
         finally:

@@ -65,7 +65,7 @@ class Renderer:
             safe, code = _read(sanitize(letter.html, album.url_for), profile)
             safe, not_bars = replace_fonts(safe, album.add)
             enclosure = self._enclose(letter, profile, album)
-            attached, served = _attached(enclosure, f"slip:///{self._count}/attached/")
+            attached, served = _attached(enclosure, f"slip:///{self._count}/attached/sheet")
             barcodes = BarcodesOfLetter(album.drawables, album.prefix, profile, not_bars)
             order = _Order(profile, safe, album, occasion or Occasion(), code, barcodes, attached, served)
             fitted, pdf, checked = self._print(order)
@@ -117,7 +117,7 @@ class Renderer:
             templates = self._templates.setdefault(profile.template, environment(profile.template))
         self._engine.serve({**album.served(), **arrangement.served(), **order.served})
         letter = replace(order.letter, body=arrangement.body)
-        css = album.stylesheet(page.scale)
+        css = album.stylesheet(arrangement.body, page.scale)
         html = compose(
             templates,
             profile,

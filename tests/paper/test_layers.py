@@ -71,7 +71,7 @@ def test_sanitised_letter_asks_for_nothing(hostile: Hostile, trap: tuple[Trap, L
     found = read_letter(hostile.build(trap[0]))
     album = Album(found.pictures, "1")
     safe = sanitize(found.html, album.url_for)
-    html = compose(environment(A4.template), A4, Page.of(A4), safe, album.stylesheet())
+    html = compose(environment(A4.template), A4, Page.of(A4), safe, album.stylesheet(safe.body))
     assert {url for url in asked_for(html) if not url.startswith("slip:///1/")} == set()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +12,14 @@ from typing import Any
 import pypdfium2
 import pytest
 import weasyprint.css as styles
-from PIL import ImageChops
+from PIL import Image, ImageChops
 from pypdf import PdfReader
-from weasyprint import HTML
+from weasyprint import CSS, HTML, images
 from weasyprint.layout import percent
 from weasyprint.pdf import fonts
 
 from relay.config.profiles import BUILT_IN_PROFILES
-from relay.slips import shortcuts, subsets
+from relay.slips import reuse, shortcuts, subsets
 from relay.slips.render import Renderer
 from tests.harness.samples import Item, request_slip
 
@@ -25,6 +27,10 @@ METHODS = (
     (styles.ComputedStyle, "__missing__"),
     (percent, "resolve_one_percentage"),
     (fonts.Font, subsets.METHOD),
+    (styles.ComputedStyle, "__init__"),
+    (styles.AnonymousStyle, "__init__"),
+    (styles, "CSS"),
+    (images.RasterImage, "_get_png_data"),
 )
 MIXED = Item(title="Ågård: 圖書館 ספרייה مكتبة Библиотека 図書館", author="Čapek, Łucja")
 PAGE = """<!DOCTYPE html><html dir="rtl"><head><style>
@@ -39,9 +45,10 @@ PAGE = """<!DOCTYPE html><html dir="rtl"><head><style>
 @pytest.fixture
 def own_way() -> Iterator[None]:
     """WeasyPrint as it comes, for the length of a test."""
-    kept = [(place, name, getattr(place, name)) for place, name in METHODS]
+    kept = [(place, name, vars(place)[name]) for place, name in METHODS]
     for place, name, method in kept:
-        setattr(place, name, getattr(method, "long_way", method))
+        way = getattr(method, "long_way", method)
+        setattr(place, name, staticmethod(way) if isinstance(method, staticmethod) else way)
     yield
     for place, name, method in kept:
         setattr(place, name, method)
@@ -50,6 +57,7 @@ def own_way() -> Iterator[None]:
 def use_the_short_way() -> None:
     assert subsets.install()
     assert shortcuts.install()
+    assert reuse.install()
 
 
 def all_values(page: str) -> dict[tuple[str, str | None], dict[str, str]]:
@@ -71,7 +79,11 @@ def _written(value: Any) -> str:
 
 def boxes_of(page: str) -> list[tuple[Any, ...]]:
     """Where each box of the page is, and how large."""
-    waiting: list[Any] = [HTML(string=page).render(presentational_hints=True).pages[0]._page_box]
+    return _places(HTML(string=page))
+
+
+def _places(page: HTML) -> list[tuple[Any, ...]]:
+    waiting: list[Any] = [page.render(presentational_hints=True).pages[0]._page_box]
     found = []
     while waiting:
         box = waiting.pop()
@@ -106,6 +118,89 @@ def test_a_slip_in_many_scripts_is_the_same_picture_and_text_either_way(own_way:
     first, second = (pypdfium2.PdfDocument(pdf)[0].render(scale=2).to_pil() for pdf in (plain, ours))
     assert ImageChops.difference(first, second).getbbox() is None
     assert _text(plain) == _text(ours)
+
+
+NOTED = """<style>p { color: red } li { list-style-type: upper-roman } @page { margin: 2cm }</style><p title=x>one
+<ul style="text-transform: uppercase"><li>two<ol><li>three</ol></ul><b style="display: block">four</b>"""
+
+
+def test_a_short_sheet_of_the_user_agent_gives_the_same_boxes() -> None:
+    use_the_short_way()
+    plain, short = HTML(string=NOTED), reuse.without_what_no_slip_has(HTML(string=NOTED), NOTED)
+    assert [len(page._ua_stylesheets()[0].matcher.other_selectors) for page in (plain, short)] == [24, 18]
+    assert _places(short) == _places(plain)
+
+
+@pytest.mark.parametrize("style", ["display: list-item", "float: footnote", "float: foot\\6eote", "position: note()"])
+def test_a_letter_with_notes_or_other_list_items_has_the_whole_sheet(style: str) -> None:
+    html = f"<p style='{style}'>x"
+    page = HTML(string=html)
+    whole = page._ua_stylesheets()
+    assert reuse.without_what_no_slip_has(page, html)._ua_stylesheets() is not whole
+    assert len(page._ua_stylesheets()[0].matcher.other_selectors) == 24
+
+
+def parsed(css: str) -> CSS:
+    return styles.CSS(string=css, page_rules=[], layers=[], counter_style={}, color_profiles={})
+
+
+def test_a_sheet_is_parsed_once() -> None:
+    use_the_short_way()
+    css = "p { color: red } @media print { b { color: blue } } @page { margin: 1cm }"
+    assert parsed(css) is parsed(css)
+    assert len(parsed(css).page_rules) == 1
+
+
+@pytest.mark.parametrize(
+    "css",
+    [
+        "@counter-style x { symbols: a }",
+        "@layer a { p { color: red } }",
+        "@\\70 age { margin: 1cm }",
+        "p { color: red }" * 2000,
+    ],
+)
+def test_a_sheet_that_says_more_or_is_long_is_parsed_again(css: str) -> None:
+    use_the_short_way()
+    assert parsed(css) is not parsed(css)
+
+
+def test_no_more_sheets_are_kept_than_are_said() -> None:
+    use_the_short_way()
+    first = parsed("p { top: 0 }")
+    for number in range(1, reuse.KEPT + 1):
+        parsed(f"p {{ top: {number}px }}")
+    assert parsed("p { top: 0 }") is not first
+
+
+def png(picture: Image.Image) -> io.BytesIO:
+    target = io.BytesIO()
+    picture.save(target, "PNG")
+    return target
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "1", "P"])
+def test_pixels_in_the_pdf_are_those_of_the_picture(mode: str) -> None:
+    use_the_short_way()
+    picture = Image.effect_noise((31, 17), 90).convert(mode)
+    for source in (Image.open(png(picture)), picture):
+        content = images.RasterImage._get_png_data(source)
+        assert zlib.decompress(content) == zlib.decompress(reuse._pixels(png(picture)))
+
+
+def _forged(size: tuple[int, int], rows: bytes) -> Image.Image:
+    """A grey PNG of one size with compressed pixels of another."""
+    file = png(Image.new("L", size)).getvalue()[:33]
+    for name, content in ((b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        file += struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    return Image.open(io.BytesIO(file))
+
+
+def test_a_bomb_behind_a_small_picture_does_not_get_into_the_pdf() -> None:
+    use_the_short_way()
+    assert reuse._own_content(_forged((10, 10), bytes(110))) is not None
+    assert reuse._own_content(_forged((10, 10), bytes(10_000_000))) is None
+    assert reuse._own_content(_forged((10, 10), bytes(109))) is None
 
 
 def test_a_child_keeps_no_type_for_each_number_of_glyphs() -> None:

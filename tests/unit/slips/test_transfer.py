@@ -99,6 +99,7 @@ def test_text_that_only_begins_so_stays_text() -> None:
         (b"=" * 2_000_000, "base64"),
         (b"A=\n!\n" * 400_000, "base64"),
         (b"A=\nB" * 400_000, "base64"),
+        (b"=!$ =\xff" * 200_000, "base64"),  # one line, looked through to its end from each padding
         (b"=\n" * 1_000_000, "quoted-printable"),
         (b"= " * 1_000_000, "quoted-printable"),
         (b"begin 644 a\n" * 150_000, "x-uuencode"),
@@ -106,6 +107,6 @@ def test_text_that_only_begins_so_stays_text() -> None:
     ],
 )
 def test_hostile_bodies_take_no_longer_than_their_length(content: bytes, encoding: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     decoded(content, encoding)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
