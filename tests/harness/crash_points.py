@@ -396,9 +396,9 @@ def _around_printing(wires: Tripwires) -> None:
         _around(wires, CupsServer, name, f"{name}: before", f"{name}: answered")
     _around(wires, Witness, ASKED_OF_DEVICE, f"{ASKED_OF_DEVICE}: before", f"{ASKED_OF_DEVICE}: answered")
 
-    def connect(original: Callable[[CupsServer], Any]) -> Callable[[CupsServer], Any]:
-        def watched(self: CupsServer) -> _Watched:
-            return _Watched(original(self), wires)
+    def connect(original: Callable[[CupsServer, str], Any]) -> Callable[[CupsServer, str], Any]:
+        def watched(self: CupsServer, user: str) -> _Watched:
+            return _Watched(original(self, user), wires)
 
         return watched
 
