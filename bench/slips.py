@@ -9,8 +9,8 @@ whatever else the machine does disturbs all alike. *CPU* is user and system time
 mean of a kind of slip. Memory is taken after 50 slips and after the last. Then a hundred more go through two of each
 at a time.
 
-Ends with an error when a renderer gives no PDF. What is not measured here: the time from the end of DATA to the
-document at an idle printer, which has mail and CUPS in it.
+Last, how long a slip takes from the end of its DATA to an idle printer, with mail and CUPS in it (`bench.at_printer`).
+Ends with an error when a renderer gives no PDF, or a slip does not come to the printer.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from bench import at_printer
 from bench.chromium import find_chromium
 from bench.contenders import Browser, Job, Meter, Plain, Pool, Renderer, memory
 
@@ -185,6 +186,7 @@ def main() -> None:
     print(f"{slips} slips, one after the other; {os.cpu_count()} processors; means")
     print(table(found))
     print(verdict(found))
+    print(at_printer.table(asyncio.run(at_printer.measure(slips // 10))))
 
 
 if __name__ == "__main__":
