@@ -107,3 +107,17 @@ async def test_killed_two_hundred_times_while_it_prints(desk: Story, capsys: pyt
     assert tally.lost == [], tally
     assert "appliance" not in tally.twice.values(), tally
     assert tally.states["held"] == tally.states["failed"] == 0, tally
+
+
+@pytest.mark.prove
+async def test_killed_with_a_cups_that_writes_down_what_it_does_every_half_minute(
+    desk: Story, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As CUPS comes: killed, it has forgotten the jobs of the last seconds, and does not begin them again."""
+    await desk.playground.cupsd.restart_with("DirtyCleanInterval 30")
+    tally = await rounds(desk, 60)
+    with capsys.disabled():
+        print(f"\n{tally}")
+    assert tally.lost == [], tally
+    assert "appliance" not in tally.twice.values(), tally
+    assert tally.states["held"] == tally.states["failed"] == 0, tally
