@@ -1,7 +1,7 @@
 """One SMTP session: aiosmtpd's dialogue, with the parts replaced that are not fit for the open internet.
 
-Ours are: EHLO's list, paths and parameters (`mail.address`), the policy at each step, AUTH off the event loop, reading
-DATA in blocks, enhanced status codes on every reply (RFC 2034), and faults answered with 451 and nothing more.
+Ours are: EHLO's list, what commands say (`commands`), the mail transaction, the policy at each step, AUTH (`auth`),
+reading DATA in blocks, enhanced status codes on every reply (RFC 2034), and faults answered with 451 and nothing more.
 Known limits: one message is held in memory while it is taken; MAIL takes SIZE, BODY, SMTPUTF8, RET and ENVID, RCPT
 NOTIFY and ORCPT.
 """
@@ -12,18 +12,19 @@ import asyncio
 import re
 import ssl
 from collections import defaultdict
-from typing import Any, AnyStr
+from typing import AnyStr
 
-from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, TLSSetupException
+from aiosmtpd.smtp import SMTP, TLSSetupException
 
 from relay.config.settings import Config, Listener, Source
-from relay.errors import AddressError, Refusal, SpoolAway, SpoolError
+from relay.errors import Refusal, SpoolAway, SpoolError
 from relay.intake.accept import Acceptance, Client
+from relay.intake.auth import MECHANISMS, authenticate
+from relay.intake.commands import read_mail, read_rcpt
 from relay.intake.content import read_data
 from relay.intake.policy import Policy
-from relay.mail import dsn_parameters, status
-from relay.mail.address import Address, parse_path
-from relay.mail.envelope import Asked, Envelope
+from relay.intake.transaction import Transaction
+from relay.mail import status
 from relay.mail.status import Reply
 from relay.maillog import MailLog
 
@@ -37,7 +38,6 @@ _ENHANCED = {
     "502": "5.5.1",
     "503": "5.5.1",
 }
-_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e\u0080-\U0010ffff]+))?")
 
 COMMAND_LIMIT = 2048
 """Octets of a command line: room for the longest path with its parameters (RFC 5321 4.5.3.1.4, RFC 3461)."""
@@ -48,8 +48,6 @@ class SmtpSession(SMTP):
 
     # aiosmtpd uses this as the reader's buffer too: the size of the blocks that DATA is read in.
     line_length_limit = 256 * 1024
-    AuthLoginUsernameChallenge = "Username:"
-    AuthLoginPasswordChallenge = "Password:"
     command_size_limit = COMMAND_LIMIT
     command_size_limits = defaultdict(lambda: COMMAND_LIMIT)  # noqa: RUF012 - aiosmtpd has it so
 
@@ -84,12 +82,7 @@ class SmtpSession(SMTP):
         self._taking = self._retired = self._in_handshake = False
         self._client, self._idle_until = "unknown", 0.0
         self._login: Source | None = None
-        self._sources: tuple[Source, ...] = ()  # of this mail transaction
-        self._reverse_path: Address | None = None
-        self._recipients: list[Address] | None = None  # None until MAIL was accepted
-        self._asked: list[Asked] = []  # for each recipient
-        self._smtputf8 = self._eight_bit = False
-        self._ret = self._envid = ""
+        self._transaction: Transaction | None = None
 
     # --- what every command needs
 
@@ -104,6 +97,11 @@ class SmtpSession(SMTP):
         """The client is gone."""
         self._open_sessions.discard(self)
         super().connection_lost(error)
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether what is said is encrypted."""
+        return self.transport is not None and self.transport.get_extra_info("ssl_object") is not None
 
     @property
     def is_taking(self) -> bool:
@@ -139,7 +137,7 @@ class SmtpSession(SMTP):
 
     def _set_rset_state(self) -> None:
         super()._set_rset_state()  # type: ignore[no-untyped-call]
-        self._reverse_path, self._recipients = None, None
+        self._transaction = None
 
     async def push(self, status: AnyStr) -> None:
         """Sends a reply; one of aiosmtpd's own gets the enhanced status it lacks."""
@@ -180,10 +178,10 @@ class SmtpSession(SMTP):
             "PIPELINING",
             "DSN",
         ]
-        if self.tls_context and not self._tls_protocol:
+        if self.is_secure:
+            offers.append(f"AUTH {MECHANISMS}")
+        elif self.tls_context:
             offers.append("STARTTLS")
-        if self._tls_protocol:
-            offers.append("AUTH LOGIN PLAIN")
         lines = [f"250-{offer}" for offer in offers[:-1]] + [f"250 {offers[-1]}"]
         await super().push("\r\n".join(lines))
 
@@ -199,7 +197,7 @@ class SmtpSession(SMTP):
 
     async def smtp_STARTTLS(self, arg: str) -> None:  # noqa: N802
         """STARTTLS (RFC 3207), once."""
-        if self._tls_protocol:
+        if self.is_secure:
             await self._answer(status.bad_sequence("TLS is in use already"), "STARTTLS")
             return
         self._in_handshake = True
@@ -208,37 +206,29 @@ class SmtpSession(SMTP):
         finally:
             self._in_handshake = False
 
-    async def smtp_AUTH(self, arg: str) -> None:  # noqa: N802
-        """AUTH: mechanism names have no case, and a mail transaction keeps its identity (RFC 4954 4)."""
-        if self._recipients is not None:
-            await self._answer(status.bad_sequence("AUTH is not for the middle of a mail transaction"), "AUTH")
+    async def smtp_AUTH(self, arg: str | None) -> None:  # noqa: N802
+        """AUTH, over TLS only; a mail transaction keeps its identity (RFC 4954 4)."""
+        assert self.session is not None
+        if await self.check_helo_needed("EHLO"):
             return
-        mechanism, space, initial = (arg or "").partition(" ")
-        await super().smtp_AUTH(mechanism.upper() + space + initial)
+        if self._transaction is not None:
+            await self._answer(status.bad_sequence("AUTH is not for the middle of a mail transaction"), "AUTH")
+        elif not self.is_secure:
+            await self._answer(Reply(538, "5.7.11", "AUTH is offered over TLS only"), "AUTH")
+        elif self._login is not None:
+            await self._answer(status.bad_sequence("already authenticated"), "AUTH")
+        else:
+            try:
+                self._login = await authenticate(arg or "", self._ask, self._policy)
+            except Refusal as refusal:
+                await self._answer(refusal.reply, "AUTH")
+            else:
+                self.session.authenticated = True
+                await self._answer(Reply(235, "2.7.0", "authenticated"))
 
-    async def auth_PLAIN(self, _: Any, args: list[str]) -> AuthResult:  # noqa: N802
-        """AUTH PLAIN (RFC 4616)."""
-        return await self._verified(await super().auth_PLAIN(_, args))
-
-    async def auth_LOGIN(self, _: Any, args: list[str]) -> AuthResult:  # noqa: N802
-        """AUTH LOGIN."""
-        return await self._verified(await super().auth_LOGIN(_, args))
-
-    def _authenticate(self, mechanism: str, auth_data: Any) -> AuthResult:
-        # The hash takes tens of milliseconds, and aiosmtpd asks on the event loop: hand the words through to
-        # `_verified`.
-        return AuthResult(success=True, auth_data=auth_data)
-
-    async def _verified(self, result: AuthResult) -> AuthResult:
-        words = result.auth_data
-        if not result.success or not isinstance(words, LoginPassword):
-            return result
-        name, password = (word.decode("utf-8", "replace") for word in (words.login, words.password))
-        self._login = await asyncio.to_thread(self._policy.authenticate, name, password)
-        if self._login is None:
-            self._maillog.refused(client=self._client, stage="AUTH", reply=Reply(535, "5.7.8", "wrong credentials"))
-            return AuthResult(success=False, handled=False)
-        return AuthResult(success=True, auth_data=LoginPassword(words.login, b""))
+    async def _ask(self, challenge: str) -> bytes:
+        await super().push(f"334 {challenge}")
+        return (await self._reader.readline()).rstrip(b"\r\n")
 
     # --- the mail transaction
 
@@ -248,38 +238,19 @@ class SmtpSession(SMTP):
             return
         try:
             await self._answer(self._mail(arg or ""), "MAIL")
-        except AddressError as error:
-            await self._answer(status.bad_sender(str(error)), "MAIL")
         except Refusal as refusal:
             await self._answer(refusal.reply, "MAIL")
 
     def _mail(self, arg: str) -> Reply:
-        if self._recipients is not None:
+        if self._transaction is not None:
             return status.bad_sequence("a sender was given already; RSET begins anew")
-        if arg[:5].upper() != "FROM:":
-            return status.syntax("MAIL FROM:<address>")
-        path, rest = parse_path(arg[5:].lstrip(" "), null_allowed=True)
-        parameters = _parameters(rest)
-        if parameters is None:
-            return status.syntax("a MAIL parameter can't be read")
-        size, body = parameters.pop("SIZE", "0"), parameters.pop("BODY", "7BIT").upper()
-        smtputf8 = parameters.pop("SMTPUTF8", None)
-        ret, envid = parameters.pop("RET", None), parameters.pop("ENVID", None)
-        parameters.pop("AUTH", None)  # taken and not trusted, as RFC 4954 5 allows
-        if parameters:
-            return status.unknown_parameter(f"{next(iter(parameters))} is not known here")
-        if not (size.isascii() and size.isdigit()) or body not in ("7BIT", "8BITMIME") or smtputf8:
-            return status.syntax("a MAIL parameter has a wrong value")
-        if int(size) > int(self._intake.max_message_size):
+        mail = read_mail(arg)
+        if mail.size > int(self._intake.max_message_size):
             return status.too_big(int(self._intake.max_message_size))
-        if not self._acceptance.has_room(int(size)):
+        if not self._acceptance.has_room(mail.size):
             return status.SPOOL_FULL
-        if path is not None and not path.is_ascii and smtputf8 is None:
-            return Reply(553, "5.6.7", "this address needs SMTPUTF8")
-        self._ret, self._envid = dsn_parameters.read_ret(ret), dsn_parameters.read_envid(envid)
-        self._sources = (self._login,) if self._login else self._policy.sources_at(self._listener, self._client)
-        self._reverse_path, self._recipients, self._asked = path, [], []
-        self._eight_bit, self._smtputf8 = body == "8BITMIME", smtputf8 is not None
+        sources = (self._login,) if self._login else self._policy.sources_at(self._listener, self._client)
+        self._transaction = Transaction(mail, sources)
         return status.SENDER_OK
 
     async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802
@@ -288,45 +259,25 @@ class SmtpSession(SMTP):
             return
         try:
             await self._answer(self._rcpt(arg or ""), "RCPT")
-        except AddressError as error:
-            await self._answer(status.bad_recipient(str(error)), "RCPT")
         except Refusal as refusal:
             await self._answer(refusal.reply, "RCPT")
 
     def _rcpt(self, arg: str) -> Reply:
-        if self._recipients is None:
+        if self._transaction is None:
             return status.bad_sequence("MAIL comes first")
-        if arg[:3].upper() != "TO:":
-            return status.syntax("RCPT TO:<address>")
-        recipient, rest = parse_path(arg[3:].lstrip(" "))
-        assert recipient is not None
-        asked = self._read_asked(rest) if rest else Asked()
-        if not recipient.is_ascii and not self._smtputf8:
-            return Reply(553, "5.6.7", "this address needs SMTPUTF8")
-        if len(self._recipients) >= self._intake.max_recipients:
+        rcpt = read_rcpt(arg, smtputf8=self._transaction.mail.smtputf8)
+        if len(self._transaction) >= self._intake.max_recipients:
             return status.TOO_MANY_RECIPIENTS
-        self._policy.check_recipient(self._sources, recipient)
-        if all(recipient.key != known.key for known in self._recipients):
-            self._recipients.append(recipient)
-            self._asked.append(asked)
+        self._policy.check_recipient(self._transaction.sources, rcpt.recipient)
+        self._transaction.add(rcpt)
         return status.RECIPIENT_OK
-
-    def _read_asked(self, text: str) -> Asked:
-        parameters = _parameters(text)
-        if parameters is None:
-            raise Refusal(status.syntax("a RCPT parameter can't be read"))
-        notify, orcpt = parameters.pop("NOTIFY", None), parameters.pop("ORCPT", None)
-        if parameters:
-            raise Refusal(status.unknown_parameter(f"{next(iter(parameters))} is not known here"))
-        if orcpt is not None and not orcpt.isascii() and not self._smtputf8:
-            raise Refusal(Reply(553, "5.6.7", "this ORCPT needs SMTPUTF8"))
-        return Asked(dsn_parameters.read_notify(notify), dsn_parameters.read_orcpt(orcpt))
 
     async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802
         """DATA (RFC 5321 4.1.1.4): the 250 is sent after the message is on disk."""
         if await self.check_helo_needed() or await self.check_auth_needed("DATA"):
             return
-        if not self._recipients:
+        transaction = self._transaction
+        if transaction is None or not len(transaction):
             await self._answer(status.bad_sequence("RCPT comes first"), "DATA")
             return
         if arg:
@@ -336,29 +287,20 @@ class SmtpSession(SMTP):
         try:
             await self.push("354 end data with <CR><LF>.<CR><LF>")
             content = await read_data(self._reader, int(self._intake.max_message_size), self._reset_timeout)
-            envelope = Envelope(
-                self._reverse_path,
-                tuple(self._recipients),
-                self._smtputf8,
-                self._eight_bit,
-                self._ret,
-                self._envid,
-                tuple(self._asked),
-            )
             self._set_rset_state()
-            await self._answer(await self._accept(envelope, content), "DATA")
+            await self._answer(await self._accept(transaction, content), "DATA")
         finally:
             self._taking = False
         if self._retired:
             self.retire()
 
-    async def _accept(self, envelope: Envelope, content: bytes | None) -> Reply:
+    async def _accept(self, transaction: Transaction, content: bytes | None) -> Reply:
         if content is None:
             return status.too_big(int(self._intake.max_message_size))
         assert self.session is not None
-        client = Client(self._client, self.session.host_name or "", self._protocol(), self._sources)
+        client = Client(self._client, self.session.host_name or "", self._protocol(), transaction.sources)
         try:
-            return status.queued(await self._acceptance.accept(client, envelope, content))
+            return status.queued(await self._acceptance.accept(client, transaction.envelope(), content))
         except Refusal as refusal:
             return refusal.reply
         except SpoolError as error:
@@ -369,18 +311,7 @@ class SmtpSession(SMTP):
         assert self.session is not None
         if not self.session.extended_smtp:
             return "SMTP"
-        return "ESMTP" + ("S" if self._tls_protocol else "") + ("A" if self._login else "")
-
-
-def _parameters(text: str) -> dict[str, str] | None:
-    """Parameters by upper-case name ("" without a value); None when one can't be read or comes twice."""
-    found: dict[str, str] = {}
-    for word in text.split():
-        match = _PARAMETER.fullmatch(word)
-        if not match or match[1].upper() in found:
-            return None
-        found[match[1].upper()] = match[2] or ""
-    return found
+        return "ESMTP" + ("S" if self.is_secure else "") + ("A" if self._login else "")
 
 
 def _is_helo_name(name: str | None) -> bool:

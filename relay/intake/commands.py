@@ -1,0 +1,94 @@
+"""What MAIL and RCPT say (RFC 5321 4.1.1.2, 4.1.1.3): their paths and parameters, read by a strict grammar.
+
+Does: turns the argument of a command into a record.
+Promises: knows nothing of the session, of policy or of limits; whatever can't be read is a Refusal with its reply.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relay.errors import AddressError, Refusal
+from relay.mail import dsn_parameters, status
+from relay.mail.address import Address, parse_path
+from relay.mail.envelope import Asked
+from relay.mail.parameters import parameters
+from relay.mail.status import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A MAIL command: the reverse-path (None is the null one), the announced size, and what else was said."""
+
+    reverse_path: Address | None
+    size: int = 0
+    smtputf8: bool = False
+    eight_bit: bool = False
+    ret: str = ""
+    envid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rcpt:
+    """A RCPT command: the recipient, and what the sender wants to hear about it."""
+
+    recipient: Address
+    asked: Asked
+
+
+def read_mail(argument: str) -> Mail:
+    """`FROM:<path> parameters`. Raises Refusal."""
+    if argument[:5].upper() != "FROM:":
+        raise Refusal(status.syntax("MAIL FROM:<address>"))
+    try:
+        path, rest = parse_path(argument[5:].lstrip(" "), null_allowed=True)
+    except AddressError as error:
+        raise Refusal(status.bad_sender(str(error))) from None
+    given = parameters(rest)
+    if given is None:
+        raise Refusal(status.syntax("a MAIL parameter can't be read"))
+    size, body = given.pop("SIZE", "0"), given.pop("BODY", "7BIT").upper()
+    smtputf8 = given.pop("SMTPUTF8", None)
+    ret, envid = given.pop("RET", None), given.pop("ENVID", None)
+    given.pop("AUTH", None)  # taken and not trusted, as RFC 4954 5 allows
+    if given:
+        raise Refusal(status.unknown_parameter(f"{next(iter(given))} is not known here"))
+    if not (size.isascii() and size.isdigit()) or body not in ("7BIT", "8BITMIME") or smtputf8:
+        raise Refusal(status.syntax("a MAIL parameter has a wrong value"))
+    if path is not None and not path.is_ascii and smtputf8 is None:
+        raise Refusal(Reply(553, "5.6.7", "this address needs SMTPUTF8"))
+    return Mail(
+        path,
+        int(size),
+        smtputf8 is not None,
+        body == "8BITMIME",
+        dsn_parameters.read_ret(ret),
+        dsn_parameters.read_envid(envid),
+    )
+
+
+def read_rcpt(argument: str, *, smtputf8: bool) -> Rcpt:
+    """`TO:<path> parameters`, in a transaction with or without SMTPUTF8. Raises Refusal."""
+    if argument[:3].upper() != "TO:":
+        raise Refusal(status.syntax("RCPT TO:<address>"))
+    try:
+        recipient, rest = parse_path(argument[3:].lstrip(" "))
+    except AddressError as error:
+        raise Refusal(status.bad_recipient(str(error))) from None
+    assert recipient is not None
+    asked = _read_asked(rest, smtputf8=smtputf8) if rest else Asked()
+    if not recipient.is_ascii and not smtputf8:
+        raise Refusal(Reply(553, "5.6.7", "this address needs SMTPUTF8"))
+    return Rcpt(recipient, asked)
+
+
+def _read_asked(text: str, *, smtputf8: bool) -> Asked:
+    given = parameters(text)
+    if given is None:
+        raise Refusal(status.syntax("a RCPT parameter can't be read"))
+    notify, orcpt = given.pop("NOTIFY", None), given.pop("ORCPT", None)
+    if given:
+        raise Refusal(status.unknown_parameter(f"{next(iter(given))} is not known here"))
+    if orcpt is not None and not orcpt.isascii() and not smtputf8:
+        raise Refusal(Reply(553, "5.6.7", "this ORCPT needs SMTPUTF8"))
+    return Asked(dsn_parameters.read_notify(notify), dsn_parameters.read_orcpt(orcpt))
