@@ -130,12 +130,14 @@ class Appliance:
         self._maillog.service("stopped")
 
     async def _check_cups(self) -> None:
+        """What is wrong with the queues is said; letters go out and slips are taken all the same."""
         if not self._config.printers:
             return
         try:
             queues = await self._cups.queues()
         except PrintError as error:
-            raise StartError(f"{error}; mend cups.server in the configuration, or start CUPS") from None
+            self._maillog.service("cups-away", why=f"{error}; mend cups.server in the configuration, or start CUPS")
+            return
         for printer in self._config.printers:
             if printer.queue not in queues:
                 self._maillog.service("queue-missing", printer=printer.name, queue=printer.queue)

@@ -204,3 +204,20 @@ async def test_every_slip_comes_out_once_and_in_order(desk: Story, fault: str) -
         del came[0]
     assert [number for number in came if number not in uncertain] == [each for each in numbers if each not in uncertain]
     assert len(came) == len(set(came))
+
+
+async def test_the_service_starts_without_cups(desk: Story) -> None:
+    cupsd, printer = desk.playground.cupsd, desk.printers[PRINTER]
+    before = len(printer.job_names())
+    await desk.appliance.stop()
+    await cupsd.stop()
+    await desk.appliance.start()
+    desk.appliance.supervise()
+    assert "event=cups-away" in desk.appliance.log.read_text()
+    letter = await desk.submit(samples.patron_letter("reader@patron.example"), "reader@patron.example")
+    await desk.settled(letter)
+    number = await slip(desk)
+    await until(lambda: "can't be reached" in desk.deliveries(number)[0].reason, "the slip to wait")
+    await cupsd.start()
+    await desk.settled(number)
+    assert in_order(desk, before) == [number]

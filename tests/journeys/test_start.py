@@ -128,14 +128,6 @@ def test_a_port_in_use(institution: Institution, taken_port: int) -> None:
     )
 
 
-def test_cups_is_not_there(institution: Institution) -> None:
-    result = run(institution, institution.tables())
-    assert result.returncode == 1
-    assert result.stderr.count("\n") == 1
-    assert f"CUPS at 127.0.0.1:{institution.ports.cups} can't be reached" in result.stderr
-    assert "mend cups.server in the configuration, or start CUPS" in result.stderr
-
-
 def test_without_printers_cups_is_not_asked_for(institution: Institution) -> None:
     institution.config.write_text(toml.dumps(without_printers(institution)), encoding="utf-8")
 
