@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from relay.mail.status import Reply
@@ -56,10 +57,20 @@ class MailLog:
             seconds=f"{seconds:.3f}",
         )
 
-    def refused(self, *, client: str, stage: str, reply: Reply) -> None:
-        """A client was told no."""
+    def refused(self, *, client: str, stage: str, reply: Reply, limit: str = "") -> None:
+        """A client was told no: in answer to a command, or by CONNECT, TURN or TIME; `limit` is the one it met."""
         self.metrics.refused.labels(stage, reply.code).inc()
-        self._write("refused", client=client, stage=stage, code=reply.code, status=reply.enhanced, text=reply.text)
+        if limit:
+            self.metrics.limits.labels(limit).inc()
+        self._write(
+            "refused",
+            client=client,
+            stage=stage,
+            code=reply.code,
+            status=reply.enhanced,
+            text=reply.text,
+            limit=limit,
+        )
 
     def attempt_ended(
         self,
@@ -187,14 +198,14 @@ class MailLog:
         """The service itself: started, stopping, a listener opened."""
         self._write(event, **facts)
 
-    def fault(self, where: str, error: BaseException) -> None:
-        """A fault of ours. The trace goes to the log, never onto the wire."""
+    def fault(self, where: str, error: BaseException, **facts: object) -> None:
+        """A fault of ours. The trace goes to the log under an id of its own, never onto the wire."""
         self.metrics.faults.inc()
-        self._logger.error("event=fault where=%s error=%s", where, _quoted(type(error).__name__), exc_info=error)
+        shown = _pairs({"where": where, "error": type(error).__name__, "trace": secrets.token_hex(6), **facts})
+        self._logger.error("event=fault %s", shown, exc_info=error)
 
     def _write(self, event: str, **facts: object) -> None:
-        shown = " ".join([f"{key}={_quoted(value)}" for key, value in facts.items() if value not in (None, "")])
-        self._logger.info("event=%s %s", event, shown)
+        self._logger.info("event=%s %s", event, _pairs(facts))
 
     def _address(self, address: str) -> str:
         if self._addresses == "shown" or "@" not in address:
@@ -231,6 +242,10 @@ def set_up(level: int = logging.INFO) -> None:
     logging.getLogger("slip-relay").setLevel(level)
     for chatty in ("mail", "aiosmtplib", "weasyprint", "fontTools", "alembic"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
+
+
+def _pairs(facts: Mapping[str, object]) -> str:
+    return " ".join([f"{key}={_quoted(value)}" for key, value in facts.items() if value not in (None, "")])
 
 
 def _quoted(value: object) -> str:

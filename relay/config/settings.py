@@ -94,6 +94,22 @@ class Intake(Settings):
     "Most recipients of one message (RFC 5321 4.5.3.1.8: at least 100); more is `452 4.5.3`."
     idle_timeout: Duration = 300.0
     "Time without a command, or within DATA, after which a session is closed."
+    session_timeout: Duration = 4 * 3600.0
+    "Time after which a session is ended, whatever it does: `421 4.7.0`."
+    max_messages: Annotated[int, Field(ge=1)] = 10000
+    "Mail transactions of one session, announced by LIMITS (RFC 9422, MAILMAX); more is `421 4.7.0`."
+    max_commands: Annotated[int, Field(ge=50)] = 1000
+    """Commands between two accepted messages, not counting recipients that are taken; more is `421 4.7.0`."""
+    max_errors: Annotated[int, Field(ge=1)] = 20
+    """Replies 5yz between two accepted messages, not counting recipients that a source may not send to; then
+    `421 4.7.0`.
+    """
+    max_connections: Annotated[int, Field(ge=1)] = 1000
+    "Sessions at a time. When all places are taken, a source by its address gets that of a silent stranger."
+    max_connections_per_address: Annotated[int, Field(ge=1)] = 100
+    "Sessions at a time from one address (IPv6: from one /64); more is `421 4.7.0`."
+    max_messages_per_minute: Annotated[int, Field(ge=0)] = 0
+    "Messages a minute from each source, on average; more is `451 4.7.1`. 0 for no limit."
 
 
 class Spool(Settings):

@@ -17,6 +17,7 @@ from typing import Protocol
 from relay.config.settings import Config, Source
 from relay.errors import Refusal
 from relay.intake.policy import Policy
+from relay.intake.rates import Rates
 from relay.mail import headers, status
 from relay.mail.address import Address
 from relay.mail.envelope import Asked, Envelope
@@ -74,6 +75,7 @@ class Acceptance:
         self._store = store
         self._maillog = maillog
         self._runner = runner
+        self.rates = Rates(config.intake.max_messages_per_minute)
 
     def has_room(self, size: int) -> bool:
         """Whether the spool has room for a message of that many bytes."""
@@ -85,6 +87,7 @@ class Acceptance:
             raise Refusal(status.SPOOL_FULL)
         header = headers.section(content)
         admission = self._policy.admit(client.sources, envelope, header)
+        self.rates.take(admission.source)
         message = Message(
             queue_id=new_queue_id(),
             institution=admission.institution,
