@@ -128,5 +128,6 @@ SPOOL_FULL = Reply(452, "4.3.1", "the spool can't take the message now; try agai
 SPOOL_AWAY = Reply(451, "4.3.0", "the spool's database can't be reached now; try again later")
 SHUTTING_DOWN = Reply(421, "4.3.2", "the service is stopping; try again later")
 GO_AHEAD = Reply(354, "", "end the message with <CR><LF>.<CR><LF>")
+TOO_SLOW = Reply(421, "4.4.2", "the message comes in too slowly; try again later")
 SENDER_OK = Reply(250, "2.1.0", "sender ok")
 RECIPIENT_OK = Reply(250, "2.1.5", "recipient ok")
