@@ -175,12 +175,14 @@ class SmtpConnection(SMTP):
             pass  # the client is gone
         except TLSSetupException:
             self._note(Reply(454, "4.7.0", "handshake failed"), "STARTTLS")
-            self.cut_off()
         except Exception as error:
             self._maillog.fault("intake", error, client=self.address)
             await self._answer(status.LOCAL_ERROR, "FAULT")
         finally:
             self._end()
+            if self._is_in_handshake:  # asyncio does not tell us the end of a connection whose TLS has not begun
+                self.cut_off()
+                self.connection_lost(None)
 
     async def _greet(self) -> None:
         reply = self._enter()
@@ -201,12 +203,12 @@ class SmtpConnection(SMTP):
             self._reset_timeout()
             self._budget.command()
             word, _, argument = line.partition(" ")
+            if self._wire.pending and (word.upper() in _ALONE or not self._has_greeted):
+                raise Goodbye(status.SPOKE_AHEAD)
             method = self._smtp_methods.get(word.upper())
             if method is None:
                 raise Refusal(status.unknown_command("there is no such command here; HELP names those there are"))
             verb = word.upper()
-            if self._wire.pending and (verb in _ALONE or not self._has_greeted):
-                raise Goodbye(status.SPOKE_AHEAD)
             await method(argument.strip(" "))
         except Refusal as refusal:
             await self._answer(refusal.reply, verb)
@@ -223,7 +225,8 @@ class SmtpConnection(SMTP):
     async def push(self, status: AnyStr) -> None:
         """Sends a line, or several."""
         line = status.encode("ascii", "replace") if isinstance(status, str) else status
-        self._writer.write(line + b"\r\n")
+        # aiosmtpd's STARTTLS has no enhanced status (RFC 2034 3).
+        self._writer.write(line.replace(b"220 Ready", b"220 2.0.0 ready") + b"\r\n")
         await self._writer.drain()
 
     async def _answer(self, reply: Reply, stage: str = "") -> None:

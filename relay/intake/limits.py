@@ -22,6 +22,7 @@ NAMES = {
     status.MAKE_ROOM: "max_connections",
     status.TOO_MANY_CONNECTIONS_OF_YOURS: "max_connections_per_address",
     status.TOO_FAST: "max_messages_per_minute",
+    status.TOO_SLOW: "min_data_rate",
     status.TOO_LONG_SILENT: "idle_timeout",
     status.SESSION_TOO_LONG: "session_timeout",
 }

@@ -121,10 +121,8 @@ class SmtpSession(SmtpConnection):
         if self.tls_context is None:
             raise Refusal(status.not_offered("TLS is not offered here"))
         self._is_in_handshake = True
-        try:
-            await super().smtp_STARTTLS(argument)
-        finally:
-            self._is_in_handshake = False
+        await super().smtp_STARTTLS(argument)
+        self._is_in_handshake = False
         self._reception.reset()
 
     async def smtp_AUTH(self, argument: str) -> None:  # noqa: N802
@@ -172,6 +170,15 @@ class SmtpSession(SmtpConnection):
         self._check_ready()
         await self._answer(self._reception.ready(argument))
         await self._answer(await self._reception.message(self._reset_timeout))
+
+    async def smtp_BDAT(self, argument: str) -> None:  # noqa: N802
+        """BDAT (RFC 3030): as DATA, in parts; the 250 to the last one is sent after the message is on disk."""
+        objection = None
+        try:
+            self._check_ready()
+        except Refusal as refusal:
+            objection = refusal.reply
+        await self._answer(await self._reception.chunk(argument, objection, self._reset_timeout))
 
     def _introduce(self, sources: tuple[Source, ...]) -> Client:
         """By RFC 3848."""

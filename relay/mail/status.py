@@ -55,6 +55,11 @@ def queued(queue_id: str) -> Reply:
     return Reply(250, "2.0.0", f"queued as {queue_id}")
 
 
+def chunk(octets: int) -> Reply:
+    """A part of a message was taken."""
+    return Reply(250, "2.0.0", f"{octets} octets taken")
+
+
 def syntax(text: str) -> Reply:
     """A command or parameter that can't be read."""
     return Reply(501, "5.5.4", text)
