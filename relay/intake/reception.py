@@ -99,6 +99,8 @@ class Reception:
         if len(self._transaction) >= self._settings.max_recipients:
             raise Refusal(status.TOO_MANY_RECIPIENTS)
         self._policy.check_recipient(self._transaction.sources, rcpt.recipient)
+        if rcpt.recipient.has_route:  # a next hop might go it, to where the source may not send
+            raise Refusal(status.ROUTED)
         self._transaction.add(rcpt)
         self._budget.moved()
         return status.RECIPIENT_OK

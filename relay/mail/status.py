@@ -126,6 +126,7 @@ TOO_MANY_CONNECTIONS_OF_YOURS = Reply(421, "4.7.0", "too many connections from y
 MAKE_ROOM = Reply(421, "4.7.0", "your place is needed for somebody else; try again later")
 TOO_LONG_SILENT = Reply(421, "4.4.2", "nothing was heard for too long")
 SESSION_TOO_LONG = Reply(421, "4.7.0", "the session has lasted too long")
+ROUTED = Reply(553, "5.1.3", "a local part with %, ! or @ is not taken: some read a route into it")
 TOO_FAST = Reply(451, "4.7.1", "too many messages a minute; try again later")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients; send the rest in another message")
 LOCAL_ERROR = Reply(451, "4.3.0", "a fault on our side; try again later")

@@ -1,4 +1,4 @@
-"""Scripted SMTP dialogues: what a client says, and what a server has to answer.
+r"""Scripted SMTP dialogues: what a client says, and what a server has to answer.
 
 A script is a text file. Its head says what it shows; its body is the dialogue, one line each:
 
@@ -10,7 +10,7 @@ A script is a text file. Its head says what it shows; its body is the dialogue, 
     @from 127.0.0.2                    the client's address (without it 127.0.0.1)
 
     C: EHLO a.example                  a line that the client says; {x*900} is 900 x
-    C> MAIL FROM:<a@b>\\r\\nRSET\\r\\n     text as it stands, with \\r \\n \\0 and \\xNN, and no line end of its own
+    C> MAIL FROM:<a@b>\r\nRSET\r\n     text as it stands, with \r \n \0 and \xNN, and no line end of its own
     C! starttls                        the client begins TLS
     C! half-close                      the client says no more
     S: 250 2.1.0                       how the last line of the next reply begins
