@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import ssl
 from collections.abc import Callable
 
@@ -21,6 +22,9 @@ GOODBYE = 2.0
 _BACKLOG = 1024
 """Connections that the system keeps while we are busy; as many as come in a burst."""
 
+_OTHER_FILES = 1024
+"""What the rest of the service may have open: connections to next hops, files, pipes."""
+
 
 class Listeners:
     """All listeners of the service."""
@@ -35,12 +39,23 @@ class Listeners:
 
     async def open(self) -> None:
         """Opens every port. Raises StartError when one can't be had; then none stays open."""
+        self._allow_files()
         try:
             for listener in self._config.listeners:
                 self._servers.append(await self._open(listener))
         except StartError:
             self.close()
             raise
+
+    def _allow_files(self) -> None:
+        """Each connection is a file to the system, which begins with a limit of 1024 for what can do with few."""
+        wanted = self._config.intake.max_connections + _OTHER_FILES
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+            if allowed < wanted:
+                self._maillog.service("few-files", allowed=allowed, wanted=wanted, setting="intake.max_connections")
 
     async def _open(self, listener: Listener) -> asyncio.Server:
         tls = tls_context(listener)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,7 +34,7 @@ class Guest:
         self.told.append(reply)
 
 
-def connections(**settings: int) -> Connections[Guest]:
+def connections(**settings: Any) -> Connections[Guest]:
     return Connections[Guest](Intake(**settings), Metrics())
 
 

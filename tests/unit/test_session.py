@@ -26,7 +26,7 @@ from relay.intake.policy import Policy
 from relay.intake.staging import Staging
 from relay.maillog import MailLog
 from relay.spool.engine import Place
-from relay.spool.records import NewDelivery
+from relay.spool.records import Delivery, NewDelivery
 from relay.spool.store import Store
 from tests.harness.waiting import LOCALHOST, free_ports
 
@@ -40,14 +40,15 @@ class NobodyClaims:
     def reserve(self, deliveries: Sequence[NewDelivery]) -> None:
         """Claims nothing."""
 
-    def hand_over(self, *_: Any) -> None:
-        """Is never called."""
-        raise AssertionError("nothing was claimed")
+    def hand_over(self, deliveries: Sequence[Delivery], content: bytes | None) -> None:
+        """Takes what was claimed, which is nothing."""
+        assert not deliveries
 
     def leave(self, deliveries: Sequence[NewDelivery]) -> None:
         """Leaves it."""
 
-    give_back = hand_over
+    def give_back(self, deliveries: Sequence[NewDelivery], retry_at: Sequence[float | None]) -> None:
+        """Takes back nothing."""
 
 
 class Intake:
