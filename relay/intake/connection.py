@@ -152,13 +152,16 @@ class SmtpConnection(SMTP):
         """The client was heard. A timer for each command would cost more than the command."""
         self.heard_at = self.loop.time()
         if self._timeout_handle is None:
-            self._timeout_handle = self.loop.call_later(self._timeout_duration, self._timeout_cb)
+            self._timeout_handle = self.loop.call_at(self._due, self._timeout_cb)
+
+    @property
+    def _due(self) -> float:
+        """When the client will have been silent, or here, for too long."""
+        return min(self.heard_at + self._timeout_duration, self._ends_at)
 
     def _timeout_cb(self) -> None:
         now = self.loop.time()
-        due = min(self.heard_at + self._timeout_duration, self._ends_at)
-        if self._is_at_work:
-            due = now + 1.0
+        due = now + 1.0 if self._is_at_work else self._due
         if now < due:
             self._timeout_handle = self.loop.call_at(due, self._timeout_cb)
         else:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 PLACES = 400
 """Sessions that there may be in the short form; 1,000 by `make prove`."""
 
-PER_SESSION = 96 * 1024
+PER_SESSION = 32 * 1024
 """Bytes of memory that a session may cost, whatever its client does, besides GROUND."""
 
 GROUND = 16 * 1024 * 1024

@@ -10,7 +10,9 @@ import hashlib
 import re
 import socket
 import sqlite3
+import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,14 +105,24 @@ class Intake:
 
 
 @pytest.fixture
-def intake(make_config: Callable[..., Config], tmp_path: Path) -> Iterator[Intake]:
-    port = free_ports(1)
-    config = make_config(
-        listeners=[{"name": "smtp", "address": LOCALHOST, "port": port}],
-        sources=[{"name": "alma", "institutions": ["demo"], "networks": [f"{LOCALHOST}/32"]}],
-        intake={"max_message_size": "64KiB", "max_errors": 1000, "idle_timeout": "20s"},
-    )
-    with Intake(config, port, tmp_path / "spool.db") as running:
+def tuned(make_config: Callable[..., Config], tmp_path: Path) -> Callable[..., Intake]:
+    """Makes an intake with these settings."""
+
+    def make(**intake: Any) -> Intake:
+        port = free_ports(1)
+        config = make_config(
+            listeners=[{"name": "smtp", "address": LOCALHOST, "port": port}],
+            sources=[{"name": "alma", "institutions": ["demo"], "networks": [f"{LOCALHOST}/32"]}],
+            intake={"max_message_size": "64KiB", "max_errors": 1000, "idle_timeout": "20s", **intake},
+        )
+        return Intake(config, port, tmp_path / "spool.db")
+
+    return make
+
+
+@pytest.fixture
+def intake(tuned: Callable[..., Intake]) -> Iterator[Intake]:
+    with tuned() as running:
         yield running
 
 
@@ -124,8 +136,16 @@ class Client:
 
     def say(self, words: bytes) -> str:
         """The code of the reply."""
-        self._socket.sendall(words)
+        self.send(words)
         return self.reply()
+
+    def send(self, words: bytes) -> None:
+        """Says something that has no reply."""
+        self._socket.sendall(words)
+
+    def slam(self) -> None:
+        """Will hang up with a reset (SO_LINGER of 0 seconds)."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def reply(self) -> str:
         """The code of the next reply."""
@@ -134,7 +154,10 @@ class Client:
         assert REPLY.fullmatch(line.rstrip(b"\r\n")), line
         return line[:3].decode()
 
-    def close(self) -> None:
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Hangs up."""
         self._file.close()
         self._socket.close()
@@ -232,13 +255,11 @@ def test_bdat_does_what_its_model_does(intake: Intake) -> None:
     @example([("mail",), ("rcpt",), ("bdat", HEADER), ("rset",), ("last", HEADER)])
     @example([("mail",), ("bdat", HEADER), ("rcpt",), ("last", HEADER)])
     def runs(steps: list[tuple[Any, ...]]) -> None:
-        before, model, client = len(intake.accepted()), Model(), Client(intake.port)
-        try:
+        before, model = len(intake.accepted()), Model()
+        with Client(intake.port) as client:
             assert client.say(b"EHLO a.example\r\n") == "250"
             for step in steps:
                 play(client, model, step)
-        finally:
-            client.close()
         expected = [hashlib.sha256(content).hexdigest() for content in model.accepted]
         assert intake.accepted()[before:] == expected
         assert intake.faults == 0
@@ -278,3 +299,68 @@ def test_no_words_get_through_to_an_exception(intake: Intake) -> None:
         assert b"451" not in heard
 
     runs()
+
+
+LETTER = (b"EHLO a.example\r\n", b"MAIL FROM:<circ@lib.example>\r\n", b"RCPT TO:<anna@patron.example>\r\n", b"DATA\r\n")
+
+
+@pytest.mark.parametrize("where", [(Policy, "admit"), (Policy, "check_recipient"), (Policy, "sources_at")])
+def test_a_fault_of_ours_is_451_and_has_an_id_in_the_log(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: tuple[type, str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the shelf of <anna@patron.example> fell down")
+
+    monkeypatch.setattr(*where, fail)
+    with socket.create_connection((LOCALHOST, intake.port), timeout=20) as client:
+        file = client.makefile("rb")
+        heard = file.readline()
+        for words in (*LETTER, HEADER + b".\r\n"):
+            if b"451" in heard:
+                break
+            client.sendall(words)
+            while (line := file.readline())[3:4] == b"-":
+                pass
+            heard = line
+        assert heard == b"451 4.3.0 a fault on our side; try again later\r\n"
+        assert file.read() == b"", "the session is over"
+    assert intake.accepted() == []
+    (record,) = [each for each in caplog.records if "event=fault" in each.getMessage()]
+    assert re.search(r"event=fault where=intake error=RuntimeError trace=[0-9a-f]{12} client=127.0.0.1", record.message)
+    assert record.exc_info is not None
+    assert intake.faults == 1
+
+
+@pytest.mark.parametrize("abruptly", [False, True])
+def test_a_client_that_vanishes_leaves_nothing(intake: Intake, abruptly: bool) -> None:
+    for said in range(1, 6):
+        with Client(intake.port) as client:
+            for words in (*LETTER, HEADER + b"half a let")[:said]:
+                if words.startswith(HEADER):
+                    client.send(words)
+                else:
+                    client.say(words)
+            if abruptly:
+                client.slam()
+    with Client(intake.port) as client:
+        assert client.say(b"NOOP\r\n") == "250"
+    assert intake.accepted() == []
+    assert intake.faults == 0
+
+
+def test_a_session_ends_when_it_has_lasted_too_long(tuned: Callable[..., Intake]) -> None:
+    with tuned(session_timeout="1s", max_commands=100_000) as intake, Client(intake.port) as client:
+        began = time.monotonic()
+        while client.say(b"NOOP\r\n") == "250":
+            assert time.monotonic() - began < 10
+        assert time.monotonic() - began > 0.9
+        assert 'slip_relay_intake_limits_total{limit="session_timeout"} 1.0' in intake.maillog.metrics.text()
+
+
+def test_a_source_that_is_too_fast_is_put_off(tuned: Callable[..., Intake]) -> None:
+    with tuned(max_messages_per_minute=2) as intake, Client(intake.port) as client:
+        for _ in range(2):
+            assert [client.say(words) for words in LETTER] == ["250", "250", "250", "354"]
+            assert client.say(HEADER + b".\r\n") == "250"
+        assert client.say(LETTER[1]) == "451"
+        assert len(intake.accepted()) == 2
