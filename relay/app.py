@@ -56,7 +56,7 @@ class Appliance:
         """Builds the parts. Raises StartError when a key or a selector is unusable."""
         _check_selectors(config)
         self._config = config
-        self._maillog = MailLog(config.log.addresses)
+        self._maillog = MailLog.of(config)
         self._store = Store(Place.of(config.spool), min_free=int(config.spool.min_free), lease=config.spool.lease)
         copies = config.copies()
         self._fetcher = Fetcher(copies, Shelf(copies.folder), self._maillog) if copies.folder is not None else None

@@ -203,8 +203,10 @@ class Control(Settings):
 class Log(Settings):
     """The mail log on standard error: one line per event."""
 
-    addresses: Literal["domain", "shown"] = "domain"
-    "`domain` hides the local part of patrons' addresses; `shown` writes them whole."
+    addresses: Literal["domain", "hashed", "shown"] = "domain"
+    """`domain` hides the local part of addresses; `hashed` puts a hash in its place, keyed with `server.secret`, so
+    that mail for the same person can be told without knowing who it is; `shown` writes them whole.
+    """
 
 
 class Dns(Settings):
