@@ -237,7 +237,8 @@ class SmtpConnection(SMTP):
         if reply.code >= 400:
             self._note(reply, stage)
         self._writer.write(reply.line())
-        await self._writer.drain()
+        if self._writer.transport.get_write_buffer_size():
+            await self._writer.drain()
         if reply.permanent and self._is_error(reply, stage) and self._budget.error():
             self.dismiss(status.TOO_MANY_ERRORS)
 

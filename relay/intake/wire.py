@@ -7,6 +7,7 @@ more memory than a long one. Nothing that arrives after the session was ended is
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from relay.errors import Goodbye, Refusal
@@ -17,6 +18,9 @@ LONGEST_LINE = 12288
 
 COMMAND_LIMIT = 2048
 """Octets of a command line: room for the longest path with its parameters (RFC 5321 4.5.3.1.4, RFC 3461 5.4)."""
+
+_ORDINARY = re.compile(rb"[ -~]*\r\n")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Wire(asyncio.StreamReader):
@@ -40,13 +44,15 @@ class Wire(asyncio.StreamReader):
             raise Goodbye(status.LINE_WITHOUT_END) from None
         if len(line) > longest:
             raise Refusal(status.LINE_TOO_LONG)
+        if _ORDINARY.fullmatch(line):
+            return line[:-2].decode("ascii")
         if not line.endswith(b"\r\n"):
             raise Refusal(status.unreadable("a line ends with CR and LF"))
         try:
             text = line[:-2].decode("utf-8")
         except UnicodeDecodeError:
             raise Refusal(status.unreadable("a line is ASCII, or UTF-8 where SMTPUTF8 allows it")) from None
-        if any(character < " " or character == "\x7f" for character in text):
+        if _CONTROL.search(text):
             raise Refusal(status.unreadable("a line has no control characters"))
         return text
 
