@@ -96,9 +96,13 @@ class CupsServer:
         return int(await self._ask(lambda c: c.createJob(queue, name, dict(options))))
 
     async def send_document(self, queue: str, job_id: int, name: str, pdf: bytes) -> None:
-        """Hands over the whole document of a job; CUPS prints it from here on."""
+        """Hands over the whole document of the job of that id and name; CUPS prints it from here on.
+
+        Raises JobUnknown when CUPS has no such job: then nothing was handed over.
+        """
 
         def send(connection: cups.Connection) -> None:
+            _job(connection, job_id, name)
             connection.startDocument(queue, job_id, name, "application/pdf", 1)
             for start in range(0, len(pdf), _BLOCK):
                 block = pdf[start : start + _BLOCK]
@@ -107,15 +111,22 @@ class CupsServer:
 
         await self._ask(send)
 
-    async def job(self, job_id: int) -> JobStatus:
-        """The state of a job. Raises JobUnknown when CUPS has none of that id."""
-        found = await self._ask(lambda c: c.getJobAttributes(job_id, requested_attributes=_JOB_ATTRIBUTES))
-        return _status(found)
+    async def job(self, job_id: int, name: str) -> JobStatus:
+        """The state of the job of that id and name. Raises JobUnknown when CUPS has none.
 
-    async def cancel_job(self, job_id: int) -> JobStatus:
+        A CUPS that was killed gives ids a second time, so that the id alone may be another slip's.
+        """
+        return _status(await self._ask(lambda c: _job(c, job_id, name)))
+
+    async def cancel_job(self, job_id: int, name: str) -> JobStatus:
         """Cancels a job and gives its state after that. A document that comes later is thrown away by CUPS."""
-        await self._ask(lambda c: c.cancelJob(job_id))
-        return await self.job(job_id)
+
+        def cancel(connection: cups.Connection) -> None:
+            _job(connection, job_id, name)
+            connection.cancelJob(job_id)
+
+        await self._ask(cancel)
+        return await self.job(job_id, name)
 
     async def find_job(self, name: str) -> int | None:
         """Id of the job of that name, finished or not, or None."""
@@ -207,6 +218,14 @@ class CupsServer:
             f"CUPS at {self._name} does not let the user {user!r} do this: the password is wrong, or the user "
             "has too few rights"
         )
+
+
+def _job(connection: cups.Connection, job_id: int, name: str) -> Mapping[str, object]:
+    """What CUPS says of a job. Raises JobUnknown when its job of that id has another name."""
+    found: Mapping[str, object] = connection.getJobAttributes(job_id, requested_attributes=_JOB_ATTRIBUTES)
+    if found.get("job-name") != name:
+        raise JobUnknown(f"CUPS has forgotten the print job {job_id}, and has another one of that number")
+    return found
 
 
 def _own_name() -> str:

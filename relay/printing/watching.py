@@ -64,7 +64,7 @@ class JobWatch:
     async def ask_cups(self) -> JobStatus | None:
         """CUPS's word. While CUPS is away the job is in its spool."""
         try:
-            self.status = await self._cups.job(self._job_id)
+            self.status = await self._cups.job(self._job_id, self._name)
         except JobUnknown:
             self.status = None
         except PrintError:

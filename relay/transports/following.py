@@ -83,7 +83,7 @@ class Follower:
                 job = replace(job, ended_at=time.time(), impressions=judgement.impressions)
                 if judgement.grade == DEVICE_CONFIRMED:
                     await self._store.record_job(delivery, job)
-                    await self._take_from_cups(watch, job_id)
+                    await self._take_from_cups(watch, job_id, job.name)
                 return Followed(judgement, job)
             silent = "the printer does not answer" if watch.device_is_away else ""
             self.trouble = await self._trouble(watch.status, job) or silent
@@ -96,18 +96,18 @@ class Follower:
         """A job of which the spool knows that the device completed it: nothing is left to do but to tidy up."""
         watch = JobWatch(self._cups, self._witness, job_id, job.name, watched=False)
         await watch.ask_cups()
-        await self._take_from_cups(watch, job_id)
+        await self._take_from_cups(watch, job_id, job.name)
         why = f"the printer completed it (job {job_id} of CUPS)"
         return Followed(Judgement(Verdict.PRINTED, why, DEVICE_CONFIRMED, job.impressions), job)
 
-    async def _take_from_cups(self, watch: JobWatch, job_id: int) -> None:
+    async def _take_from_cups(self, watch: JobWatch, job_id: int, name: str) -> None:
         """Sees a job off that is on paper: what CUPS has not ended by then it would print again one day."""
         since = time.monotonic()
         while watch.status is not None and watch.status.end is None and not self._interrupted.is_set():
             is_away = watch.status.state == 0
             if not is_away and (watch.began_again or watch.status.is_waiting or time.monotonic() - since > GRACE):
                 with contextlib.suppress(PrintError):
-                    await self._cups.cancel_job(job_id)
+                    await self._cups.cancel_job(job_id, name)
                     self._maillog.service("job-taken-from-cups", printer=self._printer, job_id=job_id)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._interrupted.wait(), min(self._poll, HURRY) if is_away else self._poll)

@@ -222,7 +222,11 @@ class PrinterTransport:
         return await self._send(delivery, job, job_id, slip)
 
     async def _send(self, delivery: Delivery, job: PrintJob, job_id: int, slip: Slip) -> Outcome:
-        await self._cups.send_document(job.queue, job_id, job.name, slip.pdf)
+        try:
+            await self._cups.send_document(job.queue, job_id, job.name, slip.pdf)
+        except JobUnknown as error:  # before it had a document: the next attempt makes another one
+            await self._store.forget_job(delivery)
+            raise PrintError(f"{error}; nothing of it was printed") from None
         self._log(delivery, job, "sent")
         return await self._follow(delivery, job, job_id, slip.notes, watched=True)
 
@@ -263,11 +267,11 @@ class PrinterTransport:
         if job.sent:
             return await self._follow(delivery, job, job_id)
         with contextlib.suppress(JobUnknown):
-            status = await self._cups.job(job_id)
+            status = await self._cups.job(job_id, job.name)
             if status.is_empty and status.end is None:
                 # Whoever was to send the document may be late and not dead. CUPS decides who was first: a document
                 # that comes for a cancelled job is not printed.
-                status = await self._cups.cancel_job(job_id)
+                status = await self._cups.cancel_job(job_id, job.name)
             if status.is_empty:
                 return await self._print(await self._store.forget_job(delivery), content)
         return await self._follow(delivery, job, job_id)

@@ -1,7 +1,7 @@
-"""`kill -9` of cupsd, of the appliance and of both, at any moment of printing: no slip is lost.
+"""`kill -9` of cupsd, of the appliance and of both, at any moment of printing: no slip is lost, none is printed twice.
 
-What is on paper twice can only be what CUPS began again by itself when it came back (README, known limits): it is
-counted, and told with `-s`.
+As it comes, CUPS writes down every half minute what it does, and has forgotten the rest when it was killed. What it had
+written down that it had begun it begins again (README, known limits): that is counted and told.
 """
 
 from __future__ import annotations
@@ -91,33 +91,27 @@ async def rounds(story: Story, count: int) -> Tally:
     return tally
 
 
-async def test_killed_while_it_prints_nothing_is_lost_and_we_print_nothing_twice(desk: Story) -> None:
-    tally = await rounds(desk, len(VICTIMS))
-    print(f"\n{tally}")
+async def killed(desk: Story, count: int, *, written_every: int) -> Tally:
+    """That many kills beside a CUPS that writes down what it does every so many seconds."""
+    await desk.playground.cupsd.restart_with(f"DirtyCleanInterval {written_every}")
+    tally = await rounds(desk, count)
     assert tally.lost == [], tally
     assert "appliance" not in tally.twice.values(), tally
     assert tally.states["held"] == tally.states["failed"] == 0, tally
+    return tally
+
+
+async def test_killed_while_it_prints_nothing_is_lost_or_printed_twice(desk: Story) -> None:
+    tally = await killed(desk, len(VICTIMS), written_every=3600)
+    assert tally.twice == {}, tally
 
 
 @pytest.mark.prove
-async def test_killed_two_hundred_times_while_it_prints(desk: Story, capsys: pytest.CaptureFixture[str]) -> None:
-    tally = await rounds(desk, 201)
-    with capsys.disabled():
-        print(f"\n{tally}")
-    assert tally.lost == [], tally
-    assert "appliance" not in tally.twice.values(), tally
-    assert tally.states["held"] == tally.states["failed"] == 0, tally
-
-
-@pytest.mark.prove
-async def test_killed_with_a_cups_that_writes_down_what_it_does_every_half_minute(
-    desk: Story, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("count", "written_every"), [(201, 30), (60, 0)], ids=["as it comes", "at once"])
+async def test_killed_hundreds_of_times_while_it_prints(
+    desk: Story, capsys: pytest.CaptureFixture[str], count: int, written_every: int
 ) -> None:
-    """As CUPS comes: killed, it has forgotten the jobs of the last seconds, and does not begin them again."""
-    await desk.playground.cupsd.restart_with("DirtyCleanInterval 30")
-    tally = await rounds(desk, 60)
+    """Told is what is on paper twice: what CUPS had written down that it had begun, it begins again."""
+    tally = await killed(desk, count, written_every=written_every)
     with capsys.disabled():
         print(f"\n{tally}")
-    assert tally.lost == [], tally
-    assert "appliance" not in tally.twice.values(), tally
-    assert tally.states["held"] == tally.states["failed"] == 0, tally

@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from relay.config.load import load
 from relay.config.profiles import Profile
+from relay.errors import JobUnknown
 from relay.maillog import MailLog
 from relay.printing.cups import CupsServer
 from relay.printing.jobs import JobEnd, job_options
@@ -90,7 +91,7 @@ async def test_crash_after_the_job_was_created_before_its_id_was_committed(desk:
     job_id = await desk.cups.create_job("a5", "slip-created", A5)
     outcome = await desk.next_attempt(delivery)
     assert outcome.state is State.DELIVERED
-    assert (await desk.cups.job(job_id)).end is JobEnd.CANCELLED
+    assert (await desk.cups.job(job_id, "slip-created")).end is JobEnd.CANCELLED
     assert len(desk.printer.papers()) == before + 1
 
 
@@ -99,7 +100,7 @@ async def test_crash_after_the_id_was_committed_before_the_document_was_sent(des
     job_id = await desk.cups.create_job("a5", "slip-empty", A5)
     outcome = await desk.next_attempt(await desk.cut_off(PrintJob("slip-empty", "a5", job_id)))
     assert outcome.state is State.DELIVERED
-    assert (await desk.cups.job(job_id)).end is JobEnd.CANCELLED
+    assert (await desk.cups.job(job_id, "slip-empty")).end is JobEnd.CANCELLED
     assert len(desk.printer.papers()) == before + 1
 
 
@@ -114,13 +115,13 @@ async def test_a_document_that_comes_after_the_slip_was_taken_over_is_not_printe
     await desk.printer.wait_for_papers(before + 2)
     assert outcome.state is State.DELIVERED
     assert "slip-late" not in desk.printer.job_names()
-    assert not (await desk.cups.job(job_id)).began
+    assert not (await desk.cups.job(job_id, "slip-late")).began
 
 
 async def test_a_crash_between_cancelling_an_empty_job_and_recording_that(desk: Desk) -> None:
     before = len(desk.printer.papers())
     job_id = await desk.cups.create_job("a5", "slip-cancelled", A5)
-    await desk.cups.cancel_job(job_id)
+    await desk.cups.cancel_job(job_id, "slip-cancelled")
     outcome = await desk.next_attempt(await desk.cut_off(PrintJob("slip-cancelled", "a5", job_id)))
     assert outcome.state is State.DELIVERED
     assert len(desk.printer.papers()) == before + 1
@@ -169,6 +170,26 @@ async def test_a_job_that_cups_has_forgotten_is_uncertain_and_not_printed_again(
     assert len(desk.printer.papers()) == before
 
 
+async def test_an_id_that_cups_gave_to_another_job_says_nothing_of_the_slip(desk: Desk) -> None:
+    """A CUPS that was killed counts on from the last job that it had written down."""
+    before = len(desk.printer.papers())
+    printed = await desk.cups.create_job("a5", "slip-of-another", A5)
+    await desk.cups.send_document("a5", printed, "slip-of-another", await desk.pdf())
+    await desk.printer.wait_for_papers(before + 1)
+    waiting = await desk.cups.create_job("a5", "slip-of-another-still-empty", A5)
+    for number, (job_id, sent) in enumerate(((printed, True), (waiting, True), (waiting, False))):
+        job = PrintJob(f"slip-forgotten-{number}", "a5", job_id, sent=sent)
+        outcome = await desk.next_attempt(await desk.cut_off(job))
+        assert outcome.state is State.UNCERTAIN
+    with pytest.raises(JobUnknown, match="has another one of that number"):
+        await desk.cups.send_document("a5", waiting, "slip-forgotten", await desk.pdf())
+    status = await desk.cups.job(waiting, "slip-of-another-still-empty")
+    assert status.is_empty
+    assert status.end is None
+    assert len(desk.printer.papers()) == before + 1
+    await desk.cups.cancel_job(waiting, "slip-of-another-still-empty")
+
+
 async def test_a_queue_that_is_not_there_defers_and_says_so(desk: Desk) -> None:
     await desk.playground.cupsd.lpadmin("-x", "a5")
     outcome = await desk.next_attempt(await desk.cut_off(None))
@@ -196,7 +217,7 @@ async def test_a_job_that_cups_gave_up_waiting_for_is_printed_anew(desk: Desk) -
     job_id = await desk.cups.create_job("a5", "slip-given-up", A5)
 
     async def gave_up() -> bool:
-        return (await desk.cups.job(job_id)).end is JobEnd.ABORTED
+        return (await desk.cups.job(job_id, "slip-given-up")).end is JobEnd.ABORTED
 
     await until(gave_up, "CUPS to give up waiting for the document", seconds=30)
     outcome = await desk.next_attempt(await desk.cut_off(PrintJob("slip-given-up", "a5", job_id)))
