@@ -7,6 +7,7 @@ the manual; a test keeps the two together. What is wrong is refused with its pla
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -94,6 +95,25 @@ class Intake(Settings):
     "Most recipients of one message (RFC 5321 4.5.3.1.8: at least 100); more is `452 4.5.3`."
     idle_timeout: Duration = 300.0
     "Time without a command, or within DATA, after which a session is closed."
+    min_data_rate: Size = Size(256)
+    "Bytes per second of a message, over any 30 s, below which the client is sent away with `421 4.4.2`; 0 for none."
+    malformed: Literal["normalise", "refuse"] = "normalise"
+    """A bare CR or LF becomes CRLF, NUL is left out, a line of more than 998 bytes is taken as it is; or each of them
+    is `550 5.6.0`.
+    """
+    max_memory: Size = Size(64 * 1024 * 1024)
+    "All messages together that are just coming in, or wait to be written; what is more is on disk meanwhile."
+    large_messages: Path | None = None
+    """Folder where messages of more than 256 KiB are while they come in. Without it that of the spool, or on a server
+    that of the system (TMPDIR).
+    """
+
+    @field_validator("large_messages")
+    @classmethod
+    def _folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not os.access(value, os.W_OK | os.X_OK):
+            raise ValueError(f"the folder {value} does not exist or can't be written to")
+        return value
 
 
 class Spool(Settings):

@@ -2,8 +2,7 @@
 
 Ours are: EHLO's list, what commands say (`commands`), the mail transaction, the policy at each step, AUTH (`auth`),
 reading DATA in blocks, enhanced status codes on every reply (RFC 2034), and faults answered with 451 and nothing more.
-Known limits: one message is held in memory while it is taken; MAIL takes SIZE, BODY, SMTPUTF8, RET and ENVID, RCPT
-NOTIFY and ORCPT.
+Known limits: MAIL takes SIZE, BODY, SMTPUTF8, RET and ENVID, RCPT NOTIFY and ORCPT.
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ from typing import AnyStr
 from aiosmtpd.smtp import SMTP, TLSSetupException
 
 from relay.config.settings import Config, Listener, Source
-from relay.errors import Refusal, SpoolAway, SpoolError
+from relay.errors import Goodbye, Refusal, SpoolAway, SpoolError
 from relay.intake.accept import Acceptance, Client
 from relay.intake.auth import MECHANISMS, authenticate
 from relay.intake.commands import read_mail, read_rcpt
-from relay.intake.content import read_data
+from relay.intake.content import Pace, read_data
 from relay.intake.policy import Policy
+from relay.intake.staging import ContentSink
 from relay.intake.transaction import Transaction
 from relay.mail import status
 from relay.mail.status import Reply
@@ -284,23 +284,27 @@ class SmtpSession(SMTP):
             await self._answer(status.syntax("DATA takes no argument"), "DATA")
             return
         self._taking = True
+        sink = self._acceptance.sink()
         try:
             await self.push("354 end data with <CR><LF>.<CR><LF>")
-            content = await read_data(self._reader, int(self._intake.max_message_size), self._reset_timeout)
+            await read_data(self._reader, sink, Pace(self._intake.min_data_rate, self.loop.time), self._reset_timeout)
             self._set_rset_state()
-            await self._answer(await self._accept(transaction, content), "DATA")
+            await self._answer(await self._accept(transaction, sink), "DATA")
+        except Goodbye as goodbye:
+            await self._answer(goodbye.reply, "DATA")
+            if self.transport is not None:
+                self.transport.close()
         finally:
             self._taking = False
+            sink.discard()
         if self._retired:
             self.retire()
 
-    async def _accept(self, transaction: Transaction, content: bytes | None) -> Reply:
-        if content is None:
-            return status.too_big(int(self._intake.max_message_size))
+    async def _accept(self, transaction: Transaction, sink: ContentSink) -> Reply:
         assert self.session is not None
         client = Client(self._client, self.session.host_name or "", self._protocol(), transaction.sources)
         try:
-            return status.queued(await self._acceptance.accept(client, transaction.envelope(), content))
+            return status.queued(await self._acceptance.accept(client, transaction.envelope(), await sink.finish()))
         except Refusal as refusal:
             return refusal.reply
         except SpoolError as error:
