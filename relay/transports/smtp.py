@@ -199,17 +199,16 @@ def stuffed(content: bytes) -> bytes:
 
 
 def stuffed_blocks(own_fields: bytes, original: bytes, size: int = LARGE) -> Iterator[bytes]:
-    """The same as `stuffed` in blocks of about a size; our own fields are whole lines, and none begins with a dot."""
+    """The same as `stuffed`, in blocks of about a size. Our own fields are whole lines, and none begins with a dot."""
     yield own_fields
     start = 0
     while start < len(original):
         end = original.rfind(b"\n", start, start + size) + 1 or start + size
-        if original[end - 1 : end] == b"\r" and end - 1 > start:  # in a line without an end nothing is cut that is one
-            end -= 1
-        begins_line = start == 0 or original.endswith(b"\r\n", 0, start)
-        yield b"." * (begins_line and original.startswith(b".", start)) + original[start:end].replace(
-            b"\r\n.", b"\r\n.."
-        )
+        if original[end - 1 : end] == b"\r" and end - 1 > start:
+            end -= 1  # a line end is never cut in two
+        if original.startswith(b".", start) and (start == 0 or original.endswith(b"\r\n", 0, start)):
+            yield b"."
+        yield original[start:end].replace(b"\r\n.", b"\r\n..")
         start = end
     yield b".\r\n" if (original or own_fields).endswith(b"\r\n") else b"\r\n.\r\n"
 
