@@ -1,19 +1,24 @@
-"""What large letters cost while they come in and go out."""
+"""Large letters: what they cost as they come in and go out; and that nothing is left of those that did not come in."""
 
 from __future__ import annotations
 
 import asyncio
 import smtplib
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from relay.spool.engine import Place
 from relay.spool.queries import list_deliveries
+from tests.harness.faults import Faults
 from tests.harness.letters_only import LettersOnly, body, letter
+from tests.harness.segment_client import SegmentClient
+from tests.harness.spool_file import stored_bodies
 from tests.harness.waiting import until
-
-pytestmark = pytest.mark.asyncio
 
 MIB = 1024 * 1024
 EXTRA = {"intake": {"max_message_size": "64MiB"}, "delivery": {"retry_first": "1s"}}
@@ -49,6 +54,7 @@ def submit(port: int, message: bytes, recipient: str) -> str:
         return text.decode().split()[-1]
 
 
+@pytest.mark.asyncio
 async def test_a_letter_of_50_mb_costs_no_100_mb(tmp_path: Path) -> None:
     async with LettersOnly(tmp_path / "large", extra=EXTRA) as letters:
         hop = letters.next_hop
@@ -75,3 +81,108 @@ async def test_a_letter_of_50_mb_costs_no_100_mb(tmp_path: Path) -> None:
         assert body(taken.content) == body(large)
     assert accepted < 24 * MIB, "until its 250"
     assert sent < 90 * MIB, "until it was sent: as a whole, once"
+
+
+# --- clients that vanish, and disks that fail
+
+
+class Bench:
+    """A service with a disk that does what it is told to, and what it has kept."""
+
+    def __init__(self, letters: LettersOnly, faults: Faults) -> None:
+        self.letters, self.faults = letters, faults
+
+    def stored(self) -> list[bytes]:
+        """What is in the spool."""
+        with closing(sqlite3.connect(f"file:{self.letters.spool}?mode=ro", uri=True)) as database:
+            return list(stored_bodies(database).values())
+
+    def files(self) -> list[str]:
+        """Files without a name that the service has open in the folder of its spool."""
+        names = []
+        for link in Path(f"/proc/{self.letters.appliance.pid}/fd").iterdir():
+            try:
+                names.append(str(link.readlink()))
+            except OSError:
+                continue  # closed meanwhile
+        return [name for name in names if name.startswith(f"{self.letters.spool.parent}/") and "deleted" in name]
+
+    async def nothing_is_left(self, stored: int) -> None:
+        await until(lambda: self.files() == [], lambda: f"the files to be closed: {self.files()}")
+        assert len(self.stored()) == stored
+        number = len(self.letters.next_hop.taken)
+        code, _ = await self.letters.submit(letter("after", "after@patron.example"), "after@patron.example")
+        assert code == 250
+        await self.letters.next_hop.wait_for(number + 1)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    folder = tmp_path_factory.mktemp("large")
+    faults = Faults(folder)
+    async with LettersOnly(folder / "all", environment=faults.environment, extra=EXTRA) as letters:
+        yield Bench(letters, faults)
+        assert letters.appliance.starts == 1
+
+
+@pytest.fixture
+def bench(shared: Bench) -> Iterator[Bench]:
+    """The shared service, with a good disk."""
+    yield shared
+    shared.faults.clear()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("half", [False, True], ids=["vanishes", "half-closes"])
+@pytest.mark.parametrize("size", [1000, 5 * MIB])
+async def test_a_client_that_goes_away_in_the_middle_leaves_nothing(bench: Bench, size: int, half: bool) -> None:
+    stored = len(bench.stored())
+    message = letter("lost", "lost@patron.example", size)
+    for place in (0, 10, size // 2, len(message) - 3, len(message)):
+        async with SegmentClient.greeted(bench.letters.appliance.port) as client:
+            await client.begin(b"lost@patron.example")
+            await client.send(message[:place])
+            await client.was_read()
+            if place > MIB:
+                await until(bench.files, "the letter to be on its way to the disk")
+            client.vanish(half=half)
+            await bench.nothing_is_left(stored)
+            stored += 1
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("size", [1000, 5 * MIB])
+async def test_a_client_that_goes_away_before_its_250_leaves_a_whole_letter_or_none(bench: Bench, size: int) -> None:
+    """Whichever it is, it is whole: nobody can know, and the client sends it again."""
+    before = bench.stored()
+    taken = len(bench.letters.next_hop.taken)
+    bench.faults.set("fsync delay:300 /spool.db-wal")
+    message = letter("doubt", "doubt@patron.example", size)
+    async with SegmentClient.greeted(bench.letters.appliance.port) as client:
+        await client.begin(b"doubt@patron.example")
+        await client.send(message + b".\r\n")
+        await client.was_read()
+        client.vanish(half=False)
+    bench.faults.clear()
+    await until(lambda: bench.files() == [], "the files to be closed")
+    new = [content for content in bench.stored() if content not in before]
+    assert new in ([], [message])
+    await until(lambda: len(bench.letters.next_hop.taken) == taken + len(new), "what is in the spool to be delivered")
+    await bench.nothing_is_left(len(before) + len(new))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("fault", ["write ENOSPC /spool/#", "write EIO /spool/#"])
+async def test_a_large_letter_that_can_t_be_written_stays_with_the_client(bench: Bench, fault: str) -> None:
+    stored = len(bench.stored())
+    message = letter("full", "full@patron.example", 3 * MIB)
+    bench.faults.set(fault)
+    code, text = await bench.letters.submit(message, "full@patron.example")
+    assert (code, text.split()[0]) == (452, "4.3.1")
+    small, _ = await bench.letters.submit(letter("small", "small@patron.example"), "small@patron.example")
+    assert small == 250
+    bench.faults.clear()
+    await bench.nothing_is_left(stored + 1)
+    code, _ = await bench.letters.submit(message, "full@patron.example")
+    assert code == 250
+    assert message in bench.stored()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,7 +18,8 @@ import pytest
 from tests.harness import samples
 from tests.harness.faulty_hop import FaultyHop
 from tests.harness.letters_only import LettersOnly
-from tests.harness.waiting import LOCALHOST, until
+from tests.harness.segment_client import SegmentClient
+from tests.harness.waiting import until
 from tests.journeys.story import Story
 
 ENDS = [
@@ -58,62 +59,6 @@ def as_kept(content: bytes) -> bytes:
     return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n") + b"\r\n"
 
 
-class Client:
-    """Says what it is told to, in segments that arrive one by one."""
-
-    def __init__(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-        self._ends = f":{port:04X}", f":{writer.get_extra_info('sockname')[1]:04X}"
-
-    @classmethod
-    @asynccontextmanager
-    async def greeted(cls, port: int) -> AsyncIterator[Client]:
-        reader, writer = await asyncio.open_connection(LOCALHOST, port)
-        client = cls(port, reader, writer)
-        try:
-            assert (await client.reply()).startswith(b"220 ")
-            await client.say(b"EHLO app02.eu07.example")
-            yield client
-        finally:
-            writer.transport.abort()
-
-    async def reply(self) -> bytes:
-        while True:
-            line = await asyncio.wait_for(self._reader.readline(), 20)
-            if line[3:4] != b"-":
-                return line
-
-    async def say(self, *lines: bytes) -> list[bytes]:
-        replies = []
-        for line in lines:
-            self._writer.write(line + b"\r\n")
-            replies.append(await self.reply())
-        return replies
-
-    async def letter(self, recipient: bytes, segments: Sequence[bytes], *parameters: bytes) -> bytes:
-        """Hands one in; gives the reply, after which nothing else is said by the other side."""
-        sender = b" ".join([b"MAIL FROM:<alma@exlibrisgroup.example>", *parameters])
-        replies = await self.say(sender, b"RCPT TO:<%s>" % recipient, b"DATA")
-        assert [reply[:3] for reply in replies] == [b"250", b"250", b"354"], replies
-        for segment in segments:
-            self._writer.write(segment)
-            if segment is not segments[-1]:
-                await until(self._is_read, "the segment to be read", every=0.001)
-        reply = await self.reply()
-        (noop,) = await self.say(b"NOOP")
-        assert noop.startswith(b"250 2.0.0"), (reply, noop)
-        return reply
-
-    def _is_read(self) -> bool:
-        """Whether the other side has read all that was sent."""
-        server, client = self._ends
-        for line in Path("/proc/net/tcp").read_text().splitlines():
-            words = line.split()
-            if words[1].endswith(server) and words[2].endswith(client):
-                return words[4].endswith(":00000000") and self._writer.transport.get_write_buffer_size() == 0
-        return True
-
-
 @asynccontextmanager
 async def relay(folder: Path, hop: FaultyHop) -> AsyncIterator[LettersOnly]:
     """The appliance before a next hop that keeps what it hears."""
@@ -150,7 +95,7 @@ async def test_one_message_in_is_one_message_out(tmp_path: Path) -> None:
         record = letters.institution.dkim_record.replace('"', "").encode()
 
         async def send(end: bytes, first: int) -> None:
-            async with Client.greeted(letters.appliance.port) as client:
+            async with SegmentClient.greeted(letters.appliance.port) as client:
                 ways = cut(header(0) + b"first" + end + HIDDEN + END, len(header(0)) + 5, len(end))
                 for number, _ in enumerate(ways, first):
                     head = header(number)
@@ -179,7 +124,7 @@ async def test_one_message_in_is_one_message_out(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_a_header_is_no_way_in_either(tmp_path: Path) -> None:
     hop = FaultyHop()
-    async with relay(tmp_path, hop) as letters, Client.greeted(letters.appliance.port) as client:
+    async with relay(tmp_path, hop) as letters, SegmentClient.greeted(letters.appliance.port) as client:
         taken = 0
         for number, end in enumerate(ENDS):
             head = header(number).removesuffix(b"\r\n\r\n")
@@ -197,7 +142,7 @@ async def test_a_header_is_no_way_in_either(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ret", [b"RET=HDRS", b"RET=FULL"])
 async def test_a_dsn_that_quotes_it_is_one_message_too(tmp_path: Path, ret: bytes) -> None:
     hop = FaultyHop("rcpt", b"550 5.1.1 no such mailbox", only=b"permfail")
-    async with relay(tmp_path, hop) as letters, Client.greeted(letters.appliance.port) as client:
+    async with relay(tmp_path, hop) as letters, SegmentClient.greeted(letters.appliance.port) as client:
         for number, end in enumerate(ENDS):
             head = header(number).removesuffix(b"\r\n\r\n") + b"\r\nX-Odd: a\r\n\r\n first"
             reply = await client.letter(b"permfail@patron.example", [head + end + HIDDEN + END], ret)
@@ -219,7 +164,7 @@ async def test_a_slip_is_one_slip(story: Story) -> None:
     assert letter.count(b"</body>") == 1
     for end in ENDS:
         letter = letter.replace(b"</body>", b"<p>first" + end + HIDDEN + b"</p></body>")
-    async with Client.greeted(story.appliance.port) as client:
+    async with SegmentClient.greeted(story.appliance.port) as client:
         reply = await client.letter(mailbox.encode(), [letter.removesuffix(b"\r\n") + END])
     number = reply.split()[-1].decode()
     (line,) = await story.settled(number)
