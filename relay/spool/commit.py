@@ -151,15 +151,20 @@ class GroupCommit:
     def _run(self) -> None:
         open_for_more = True
         while open_for_more or self._large:
-            units, open_for_more = self._take(open_for_more)
-            for together in (units, [self._large.popleft()] if self._large else []):
-                if together:
-                    self._commit(self._group(together))
-                    self._checkpoint(sum(unit.size + ROWS for unit in together))
+            open_for_more = self._round(open_for_more)
         self._disconnect()
         if self._disk_failed:  # SQLite moves the log as it closes, but does not know what we know
             with contextlib.suppress(sqlite3.Error, SQLAlchemyError, OSError):
                 self._write_anew()
+
+    def _round(self, open_for_more: bool) -> bool:
+        """Commits what waits, and one large unit; whether there may be more. It keeps nothing in memory after that."""
+        units, open_for_more = self._take(open_for_more)
+        for together in (units, [self._large.popleft()] if self._large else []):
+            if together:
+                self._commit(self._group(together))
+                self._checkpoint(sum(unit.size + ROWS for unit in together))
+        return open_for_more
 
     def _take(self, open_for_more: bool) -> tuple[list[_Unit], bool]:
         """The small units that wait, in order, and whether there may be more; large ones are put aside."""
