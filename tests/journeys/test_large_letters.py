@@ -6,7 +6,7 @@ import asyncio
 import smtplib
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -81,6 +81,27 @@ async def test_a_letter_of_50_mb_costs_no_100_mb(tmp_path: Path) -> None:
         assert body(taken.content) == body(large)
     assert accepted < 24 * MIB, "until its 250"
     assert sent < 90 * MIB, "until it was sent: as a whole, once"
+
+
+@pytest.mark.asyncio
+async def test_all_letters_that_come_in_have_a_bound_together(tmp_path: Path) -> None:
+    """Small ones too: 30 clients that stop in the middle of 240 KiB, and 30 in the middle of 2 MiB."""
+    async with (
+        LettersOnly(tmp_path / "many", extra={"intake": {"max_memory": "4MiB"}}) as letters,
+        AsyncExitStack() as s,
+    ):
+        await letters.submit(letter("warm", "warm@patron.example"), "warm@patron.example")
+        peak = Peak(letters.appliance.pid)
+        before = peak.begin()
+        for number in range(60):
+            client = await s.enter_async_context(SegmentClient.greeted(letters.appliance.port))
+            await client.begin(b"half@patron.example")
+            await client.send(letter("half", "half@patron.example", (240 if number % 2 else 2048) * 1024))
+            await client.was_read()
+        grown = peak.value() - before
+        code, _ = await letters.submit(letter("after", "after@patron.example"), "after@patron.example")
+        assert code == 250
+    assert grown < 24 * MIB, "of 67 MiB"
 
 
 # --- clients that vanish, and disks that fail
