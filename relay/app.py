@@ -71,7 +71,7 @@ class Appliance:
         desk = Desk(config, self._store, self._maillog, self._runner.reopen)
         self._control = ControlSocket(socket_path(config), desk, self._maillog)
         policy = Policy(config)
-        folder = config.intake.large_messages or (self._store.place.path.parent if self._store.place.path else None)
+        folder = config.intake.folder or (self._store.place.path.parent if self._store.place.path else None)
         self._staging = Staging(config.intake, folder, self._store.has_room)
         acceptance = Acceptance(config, policy, self._store, self._maillog, self._runner, self._staging)
         self._listeners = Listeners(config, policy, acceptance, self._maillog)

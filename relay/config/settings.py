@@ -119,12 +119,12 @@ class Intake(Settings):
     """
     max_memory: Size = Size(64 * 1024 * 1024)
     "All messages together that are just coming in, or wait to be written; what is more is on disk meanwhile."
-    large_messages: Path | None = None
+    folder: Path | None = None
     """Folder where messages of more than 256 KiB are while they come in. Without it that of the spool, or on a server
     that of the system (TMPDIR).
     """
 
-    @field_validator("large_messages")
+    @field_validator("folder")
     @classmethod
     def _folder(cls, value: Path | None) -> Path | None:
         if value is not None and not os.access(value, os.W_OK | os.X_OK):

@@ -95,10 +95,11 @@ class Acceptance:
         """
         try:
             new = self._admitted(client, envelope, arrived)
+            kept = self._keep(new, arrived)
         except BaseException:
             arrived.close()
             raise
-        await self._keep(new, arrived)
+        await kept
         return new.message.queue_id
 
     def _admitted(self, client: Client, envelope: Envelope, arrived: Arrived) -> NewMessage:
@@ -166,13 +167,13 @@ class Acceptance:
             copies=copies,
         )
 
-    async def _keep(self, new: NewMessage, arrived: Arrived) -> None:
-        """Returns when the message is kept: first the client is answered, then its deliveries are seen to."""
+    def _keep(self, new: NewMessage, arrived: Arrived) -> asyncio.Future[list[Delivery]]:
+        """Done when the message is kept: first the client is answered, then its deliveries are seen to."""
         retry_at = self._runner.reserve(new.deliveries)
         kept = self._store.accept(new, retry_at)
         waiting = asyncio.shield(kept)
         kept.add_done_callback(partial(self._go_on, new, arrived, retry_at))
-        await waiting
+        return waiting
 
     def _go_on(
         self,

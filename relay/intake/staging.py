@@ -71,7 +71,8 @@ class Staging:
 
     def has_room(self, size: int) -> bool:
         """Whether the spool has room for a message of that many bytes, besides those that just arrive."""
-        return self._has_room(size + self.on_disk)
+        in_file = size // 2 if size > SMALL else 0  # that of its file is needed besides that in the spool, twice
+        return self._has_room(size + in_file + self.on_disk)
 
     def sink(self) -> ContentSink:
         """A place for one message."""

@@ -16,6 +16,7 @@ from relay.intake.staging import Staging
 from relay.mail import headers
 from relay.spool.contents import PART, LargeContent, parts
 from relay.transports.smtp import stuffed as stuffed_out
+from relay.transports.smtp import stuffed_blocks
 
 PIECES = st.sampled_from([b"\r\n", b"\n", b"\r", b".", b"..", b"a", b" ", b".\r\n", b"line\r\n", b"\r\n.", b"\x00"])
 WIRES = st.lists(PIECES, max_size=40).map(b"".join)
@@ -120,6 +121,12 @@ def test_smuggling_nothing_else_ends_the_data_however_it_is_cut(trick: bytes) ->
 def test_what_is_stuffed_on_the_way_out_is_what_was_taken_in(body: bytes) -> None:
     content = normalised(body + b"\r\n")
     assert read(stuffed_out(content) + b"QUIT\r\n") == (content, b"QUIT\r\n")
+
+
+@given(WIRES, st.integers(2, 9))
+def test_a_large_message_is_stuffed_as_a_small_one_is(body: bytes, block: int) -> None:
+    for content in (body, normalised(body)):
+        assert b"".join(stuffed_blocks(b"Received: x\r\n", content, block)) == stuffed_out(b"Received: x\r\n" + content)
 
 
 def refused(wire: bytes, cuts: list[int] | None = None, **settings: Any) -> str:
