@@ -48,6 +48,7 @@ class SmtpConnection(SMTP):
         self._maillog = maillog
         self._budget = limits.Budget(config.intake)
         self._is_over = self._is_retired = self._is_in_handshake = False
+        self._cutting_off: asyncio.TimerHandle | None = None
         self.address = "unknown"
         self.heard_at = loop.time()
         self._ends_at = self.heard_at + config.intake.session_timeout
@@ -83,6 +84,8 @@ class SmtpConnection(SMTP):
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone."""
         self._is_over = True
+        if self._cutting_off is not None:
+            self._cutting_off.cancel()
         super().connection_lost(error)
 
     def data_received(self, data: bytes) -> None:
@@ -144,7 +147,7 @@ class SmtpConnection(SMTP):
             self.transport.write_eof()
         else:
             self.transport.close()
-        self.loop.call_later(LAST_WORD, self.cut_off)
+        self._cutting_off = self.loop.call_later(LAST_WORD, self.cut_off)
 
     # --- time
 
