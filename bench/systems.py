@@ -19,6 +19,7 @@ from typing import Protocol
 from bench.letters import SIGNED, UNSIGNED
 from tests.harness import toml
 from tests.harness.appliance import Appliance
+from tests.harness.postfix import SERVICES
 from tests.harness.process import SYSTEM_PATH, Process, find_program
 from tests.harness.waiting import LOCALHOST, free_ports, port_is_open, until
 
@@ -195,28 +196,11 @@ def _main_cf(folder: Path, sink: int) -> str:
 
 
 def _master_cf(first_port: int, milter: Path) -> str:
-    """Debian's services, as far as a relay uses them, without chroot; two SMTP servers."""
+    """Two SMTP servers."""
     return f"""
 {LOCALHOST}:{first_port} inet n - n - - smtpd -o smtpd_milters=unix:{milter} -o milter_default_action=tempfail
 {LOCALHOST}:{first_port + 1} inet n - n - - smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-smtp unix - - n - - smtp
-relay unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
-discard unix - - n - - discard
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-postlog unix-dgram n - n - 1 postlogd
-"""
+{SERVICES}"""
 
 
 def _say_hello(port: int) -> None:

@@ -25,6 +25,7 @@ from relay.errors import PrintError, RenderError, StartError
 from relay.intake.accept import Acceptance
 from relay.intake.listener import Listeners
 from relay.intake.policy import Policy
+from relay.intake.staging import Staging
 from relay.maillog import MailLog
 from relay.notices.post import Post
 from relay.outgoing.assemble import Assembler
@@ -55,7 +56,7 @@ class Appliance:
         """Builds the parts. Raises StartError when a key or a selector is unusable."""
         _check_selectors(config)
         self._config = config
-        self._maillog = MailLog(config.log.addresses)
+        self._maillog = MailLog.of(config)
         self._store = Store(Place.of(config.spool), min_free=int(config.spool.min_free), lease=config.spool.lease)
         copies = config.copies()
         self._fetcher = Fetcher(copies, Shelf(copies.folder), self._maillog) if copies.folder is not None else None
@@ -70,7 +71,9 @@ class Appliance:
         desk = Desk(config, self._store, self._maillog, self._runner.reopen)
         self._control = ControlSocket(socket_path(config), desk, self._maillog)
         policy = Policy(config)
-        acceptance = Acceptance(config, policy, self._store, self._maillog, self._runner)
+        folder = config.intake.folder or (self._store.place.path.parent if self._store.place.path else None)
+        self._staging = Staging(config.intake, folder, self._store.has_room, self._maillog)
+        acceptance = Acceptance(config, policy, self._store, self._maillog, self._runner, self._staging)
         self._listeners = Listeners(config, policy, acceptance, self._maillog)
 
     async def run(self) -> None:
@@ -126,6 +129,7 @@ class Appliance:
         await self._renderer.stop()
         if self._fetcher is not None:
             await self._fetcher.close()
+        self._staging.close()
         await asyncio.to_thread(self._store.close)
         self._maillog.service("stopped")
 

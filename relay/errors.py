@@ -6,6 +6,7 @@
     +-- AddressError           text is not an address by the strict grammar
     +-- HeaderError            a header section can't be trusted (no From, two Froms, not parseable)
     +-- Refusal                the client is told no; carries the SMTP reply
+    |   +-- Goodbye            ... and the session ends
     +-- SpoolError             the spool could not do it; whoever waits must not believe it was done
     |   +-- SpoolAway          its database server does not answer
     |   +-- LeaseLost          the fence of a write did not match: somebody else owns the delivery
@@ -76,6 +77,10 @@ class Refusal(RelayError):
     def __init__(self, reply: Reply) -> None:
         super().__init__(str(reply))
         self.reply = reply
+
+
+class Goodbye(Refusal):
+    """The client is told no in the middle of what it says, and the session ends."""
 
 
 class SpoolError(RelayError):

@@ -1,33 +1,44 @@
 """The mail log: one function per event, the queue id first, one line of `key=value` each on the logger `slip-relay`.
 
 What is written is counted too (`relay.metrics`).
-Promises: no subject, no body, no name of a person; the local part of a recipient only where the configuration says so.
+docs/maillog.md is its manual.
+Promises: no subject, no body, no name of a person; the local part of an address only where the configuration says so.
 Text from outside is quoted, so that it can't forge a line.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
 import re
+import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from relay.config.settings import Config
 from relay.mail.status import Reply
 from relay.metrics import Metrics
 
-_LOCAL_PART = re.compile(r'"(?:[^"\\]|\\.)*"@|[^\s<>@,;:()\[\]]+@')
+_ADDRESS = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|[^\s<>@,;:()\[\]]+)@[^\s<>@,;:()'"]*""")
 _PLAIN = re.compile(r"[!#-<>-~]+")
 """What needs no quotes: printable ASCII without `"` and `=`."""
 
 
 class MailLog:
-    """Writes the events of mail, and counts them; `addresses` is the setting `log.addresses`."""
+    """Writes the events of mail, and counts them."""
 
-    def __init__(self, addresses: Literal["domain", "shown"] = "domain") -> None:
+    def __init__(self, addresses: Literal["domain", "hashed", "shown"] = "domain", key: str = "") -> None:
+        """`addresses` is the setting `log.addresses`; `key` is what addresses are hashed with, or one is made up."""
         self._addresses = addresses
+        self._key = (key or secrets.token_hex(32)).encode("utf-8")
         self.metrics = Metrics()
         self._logger = logging.getLogger("slip-relay")
+
+    @classmethod
+    def of(cls, config: Config) -> MailLog:
+        """As a configuration wants it."""
+        return cls(config.log.addresses, config.server.secret.reveal() if config.server.secret else "")
 
     def accepted(
         self,
@@ -56,10 +67,20 @@ class MailLog:
             seconds=f"{seconds:.3f}",
         )
 
-    def refused(self, *, client: str, stage: str, reply: Reply) -> None:
-        """A client was told no."""
+    def refused(self, *, client: str, stage: str, reply: Reply, limit: str = "") -> None:
+        """A client was told no: in answer to a command, or by CONNECT, TURN or TIME; `limit` is the one it met."""
         self.metrics.refused.labels(stage, reply.code).inc()
-        self._write("refused", client=client, stage=stage, code=reply.code, status=reply.enhanced, text=reply.text)
+        if limit:
+            self.metrics.limits.labels(limit).inc()
+        self._write(
+            "refused",
+            client=client,
+            stage=stage,
+            code=reply.code,
+            status=reply.enhanced,
+            text=self._masked(reply.text),
+            limit=limit,
+        )
 
     def attempt_ended(
         self,
@@ -187,23 +208,31 @@ class MailLog:
         """The service itself: started, stopping, a listener opened."""
         self._write(event, **facts)
 
-    def fault(self, where: str, error: BaseException) -> None:
-        """A fault of ours. The trace goes to the log, never onto the wire."""
+    def fault(self, where: str, error: BaseException, **facts: object) -> None:
+        """A fault of ours. The trace goes to the log under an id of its own, never onto the wire."""
         self.metrics.faults.inc()
-        self._logger.error("event=fault where=%s error=%s", where, _quoted(type(error).__name__), exc_info=error)
+        shown = _pairs({"where": where, "error": type(error).__name__, "trace": secrets.token_hex(6), **facts})
+        self._logger.error("event=fault %s", shown, exc_info=error)
 
     def _write(self, event: str, **facts: object) -> None:
-        shown = " ".join([f"{key}={_quoted(value)}" for key, value in facts.items() if value not in (None, "")])
-        self._logger.info("event=%s %s", event, shown)
+        self._logger.info("event=%s %s", event, _pairs(facts))
 
     def _address(self, address: str) -> str:
         if self._addresses == "shown" or "@" not in address:
             return address
-        return "*@" + address.rpartition("@")[2]
+        return self._hidden(address) + "@" + address.rpartition("@")[2]
+
+    def _hidden(self, address: str) -> str:
+        """What stands in the place of a local part: the same for the same address, or the same for all."""
+        if self._addresses == "domain":
+            return "*"
+        return "~" + hmac.digest(self._key, address.casefold().encode("utf-8", "replace"), "sha256").hex()[:12]
 
     def _masked(self, text: str) -> str:
-        """Text from a next hop, which likes to repeat the address it refuses."""
-        return text if self._addresses == "shown" else _LOCAL_PART.sub("*@", text)
+        """Text from a next hop or a client, which likes to repeat the address it is about."""
+        if self._addresses == "shown":
+            return text
+        return _ADDRESS.sub(lambda match: self._address(match[0]), text)
 
 
 class _Lines(logging.Formatter):
@@ -231,6 +260,10 @@ def set_up(level: int = logging.INFO) -> None:
     logging.getLogger("slip-relay").setLevel(level)
     for chatty in ("mail", "aiosmtplib", "weasyprint", "fontTools", "alembic"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
+
+
+def _pairs(facts: Mapping[str, object]) -> str:
+    return " ".join([f"{key}={_quoted(value)}" for key, value in facts.items() if value not in (None, "")])
 
 
 def _quoted(value: object) -> str:

@@ -19,6 +19,8 @@ class Metrics:
         self.accepted = self._counter("messages_accepted", "Messages answered with 250.", "source", "institution")
         self.accepted_bytes = self._counter("accepted_bytes", "Bytes of these messages.", "source", "institution")
         self.refused = self._counter("refusals", "Replies that told a client no.", "stage", "code")
+        self.limits = self._counter("intake_limits", "Times a client met a limit of the intake.", "limit")
+        self.connections = self._gauge("connections", "SMTP sessions that are open.")
         self.attempts = self._counter("attempts", "Attempts that ended, by the state that followed.", "route", "state")
         self.expired = self._counter("expired", "Deliveries given up that had waited too long.", "route")
         self.notified = self._counter("dsns", "DSNs of our own that were accepted into the spool.")

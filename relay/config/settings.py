@@ -7,6 +7,7 @@ the manual; a test keeps the two together. What is wrong is refused with its pla
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -94,6 +95,41 @@ class Intake(Settings):
     "Most recipients of one message (RFC 5321 4.5.3.1.8: at least 100); more is `452 4.5.3`."
     idle_timeout: Duration = 300.0
     "Time without a command, or within DATA, after which a session is closed."
+    session_timeout: Duration = 4 * 3600.0
+    "Time after which a session is ended, whatever it does: `421 4.7.0`."
+    max_messages: Annotated[int, Field(ge=1)] = 10000
+    "Mail transactions of one session, announced by LIMITS (RFC 9422, MAILMAX); more is `421 4.7.0`."
+    max_commands: Annotated[int, Field(ge=50)] = 1000
+    """Commands between two accepted messages, not counting recipients that are taken; more is `421 4.7.0`."""
+    max_errors: Annotated[int, Field(ge=1)] = 20
+    """Replies 5yz between two accepted messages, not counting recipients that a source may not send to; then
+    `421 4.7.0`.
+    """
+    max_connections: Annotated[int, Field(ge=1)] = 1000
+    "Sessions at a time. When all places are taken, a source by its address gets that of a silent stranger."
+    max_connections_per_address: Annotated[int, Field(ge=1)] = 100
+    "Sessions at a time from one address (IPv6: from one /64); more is `421 4.7.0`."
+    max_messages_per_minute: Annotated[int, Field(ge=0)] = 0
+    "Messages a minute from each source, on average; more is `451 4.7.1`. 0 for no limit."
+    min_data_rate: Size = Size(256)
+    "Bytes per second of a message, over any 30 s, below which the client is sent away with `421 4.4.2`; 0 for none."
+    malformed: Literal["normalise", "refuse"] = "normalise"
+    """A bare CR or LF becomes CRLF, NUL is left out, a line of more than 998 bytes is taken as it is; or each of them
+    is `550 5.6.0`.
+    """
+    max_memory: Size = Size(64 * 1024 * 1024)
+    "All messages together that are just coming in, or wait to be written; what is more is on disk meanwhile."
+    folder: Path | None = None
+    """Folder where messages of more than 256 KiB are while they come in. Without it that of the spool, or on a server
+    that of the system (TMPDIR).
+    """
+
+    @field_validator("folder")
+    @classmethod
+    def _folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not os.access(value, os.W_OK | os.X_OK):
+            raise ValueError(f"the folder {value} does not exist or can't be written to")
+        return value
 
 
 class Spool(Settings):
@@ -167,8 +203,10 @@ class Control(Settings):
 class Log(Settings):
     """The mail log on standard error: one line per event."""
 
-    addresses: Literal["domain", "shown"] = "domain"
-    "`domain` hides the local part of patrons' addresses; `shown` writes them whole."
+    addresses: Literal["domain", "hashed", "shown"] = "domain"
+    """`domain` hides the local part of addresses; `hashed` puts a hash in its place, keyed with `server.secret`, so
+    that mail for the same person can be told without knowing who it is; `shown` writes them whole.
+    """
 
 
 class Dns(Settings):

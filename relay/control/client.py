@@ -109,7 +109,7 @@ def _without_service(config: Config, path: Path) -> Iterator[Give]:
         store.open()
     except StartError as error:
         raise OrderError(f"{error}; no service answers at {path}") from None
-    desk = Desk(config, store, MailLog(config.log.addresses), lambda: None)
+    desk = Desk(config, store, MailLog.of(config), lambda: None)
     try:
         with asyncio.Runner() as loop:
             yield lambda request: loop.run(desk.carry_out(request, account(os.getuid(), request.on_behalf_of)))

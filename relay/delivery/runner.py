@@ -89,13 +89,13 @@ class Runner:
             retry_at.append(self._attempts.retry_at(delivery.route, 1) if begins else None)
         return retry_at
 
-    def hand_over(self, deliveries: Sequence[Delivery], content: bytes) -> None:
-        """Takes deliveries of one message that were claimed as it was accepted."""
+    def hand_over(self, deliveries: Sequence[Delivery], content: bytes | None) -> None:
+        """Takes deliveries of one message that were claimed as it was accepted; its bytes, when they are at hand."""
         for delivery in deliveries:
             lane = self._lane(delivery.destination, delivery.route)
             self._held.add(delivery.key)
             if delivery.state is State.ACTIVE:
-                self._start(lane, delivery, content)
+                self._start(lane, delivery, content, begun=True)
             else:
                 lane.put(delivery)
                 self._fill(lane)
@@ -261,7 +261,7 @@ class Runner:
         """Starts what may start in a lane; when its route has no place left, it is told as soon as there is one."""
         while not self._stopping and lane.has_waiting and lane.may_start:
             lane.start()
-            self._start(lane, lane.pop(), None)
+            self._start(lane, lane.pop())
         route = lane.route
         if not lane.has_waiting or lane.is_shut or route.has_place:
             route.blocked.pop(lane.destination, None)
@@ -282,11 +282,11 @@ class Runner:
             if not route.has_place:
                 return
 
-    def _start(self, lane: Lane, delivery: Delivery, content: bytes | None) -> None:
-        """Starts an attempt whose place is taken already; with its bytes when its beginning is recorded already."""
-        self._spawn(self._attempt(lane, delivery, content))
+    def _start(self, lane: Lane, delivery: Delivery, content: bytes | None = None, *, begun: bool = False) -> None:
+        """Starts an attempt whose place is taken already; `begun` when its beginning is recorded already."""
+        self._spawn(self._attempt(lane, delivery, content, begun=begun))
 
-    async def _attempt(self, lane: Lane, delivery: Delivery, content: bytes | None) -> None:
+    async def _attempt(self, lane: Lane, delivery: Delivery, content: bytes | None, *, begun: bool) -> None:
         made: Made | None = None
         has_place = True
 
@@ -301,7 +301,7 @@ class Runner:
                 self._fill_blocked(lane.route)
 
         try:
-            made = await self._attempts.make(delivery, content, begun=content is not None, answered=answered)
+            made = await self._attempts.make(delivery, content, begun=begun, answered=answered)
         except Exception as error:
             # The spool would not record it, or a bug: give it back when the spool may be well again. Should that fail
             # too it is let go of with the next renewals, for it is not among what is held here.

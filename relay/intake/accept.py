@@ -7,7 +7,6 @@ that is the price of never losing one.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import Protocol
 from relay.config.settings import Config, Source
 from relay.errors import Refusal
 from relay.intake.policy import Policy
+from relay.intake.rates import Rates
+from relay.intake.staging import Arrived, ContentSink, Staging
 from relay.mail import headers, status
 from relay.mail.address import Address
 from relay.mail.envelope import Asked, Envelope
@@ -24,6 +25,7 @@ from relay.mail.queue_id import new_queue_id
 from relay.maillog import MailLog
 from relay.routing import rules
 from relay.routing.conditions import Arrival
+from relay.spool.contents import LargeContent
 from relay.spool.records import Delivery, Message, NewDelivery, NewMessage
 from relay.spool.store import Store
 
@@ -45,8 +47,8 @@ class Claimant(Protocol):
         """Whether a message may be claimed as it is accepted, and when its second attempts would be due."""
         ...
 
-    def hand_over(self, deliveries: Sequence[Delivery], content: bytes) -> None:
-        """Takes deliveries that were claimed."""
+    def hand_over(self, deliveries: Sequence[Delivery], content: bytes | None) -> None:
+        """Takes deliveries that were claimed; without the bytes of a large message, which are in the spool."""
         ...
 
     def leave(self, deliveries: Sequence[NewDelivery]) -> None:
@@ -68,23 +70,45 @@ class Acceptance:
         store: Store,
         maillog: MailLog,
         runner: Claimant,
+        staging: Staging,
     ) -> None:
         self._config = config
         self._policy = policy
         self._store = store
         self._maillog = maillog
         self._runner = runner
+        self.rates = Rates(config.intake.max_messages_per_minute)
+        self._staging = staging
 
     def has_room(self, size: int) -> bool:
-        """Whether the spool has room for a message of that many bytes."""
-        return self._store.has_room(size)
+        """Whether the spool has room for a message of that many bytes, besides those that just come in."""
+        return self._staging.has_room(size)
 
-    async def accept(self, client: Client, envelope: Envelope, content: bytes) -> str:
-        """The queue id under which the message is kept. Raises Refusal, or SpoolError when it could not be kept."""
-        if not self.has_room(len(content)):
+    def sink(self) -> ContentSink:
+        """Where the bytes of a message go while they come in."""
+        return self._staging.sink()
+
+    async def accept(self, client: Client, envelope: Envelope, arrived: Arrived) -> str:
+        """The queue id under which the message is kept. Raises Refusal, or SpoolError when it could not be kept.
+
+        What arrived is closed in the end, however it ends.
+        """
+        try:
+            new = self._admitted(client, envelope, arrived)
+            kept = self._keep(new, arrived)
+        except BaseException:
+            arrived.close()
+            raise
+        await kept
+        return new.message.queue_id
+
+    def _admitted(self, client: Client, envelope: Envelope, arrived: Arrived) -> NewMessage:
+        """The message as it goes into the spool. Raises Refusal."""
+        content, header = arrived.content, arrived.header
+        if not self.has_room(0 if isinstance(content, LargeContent) else len(content)):
             raise Refusal(status.SPOOL_FULL)
-        header = headers.section(content)
         admission = self._policy.admit(client.sources, envelope, header)
+        self.rates.take(admission.source)
         message = Message(
             queue_id=new_queue_id(),
             institution=admission.institution,
@@ -98,7 +122,7 @@ class Acceptance:
             protocol=client.protocol,
             message_id=headers.message_id(header),
             size=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
+            sha256=arrived.sha256,
             ret=envelope.ret,
             envid=envelope.envid,
         )
@@ -106,8 +130,9 @@ class Acceptance:
             self._delivery(message, admission.from_domains, recipient, asked)
             for recipient, asked in zip(envelope.recipients, envelope.asked, strict=True)
         )
-        await self._keep(NewMessage(message, content, deliveries))
-        return message.queue_id
+        if isinstance(content, LargeContent):
+            return NewMessage(message, b"", deliveries, large=content)
+        return NewMessage(message, content, deliveries)
 
     def _delivery(
         self, message: Message, from_domains: tuple[str, ...], recipient: Address, asked: Asked
@@ -142,18 +167,23 @@ class Acceptance:
             copies=copies,
         )
 
-    async def _keep(self, new: NewMessage) -> None:
-        """Returns when the message is kept: first the client is answered, then its deliveries are seen to."""
+    def _keep(self, new: NewMessage, arrived: Arrived) -> asyncio.Future[list[Delivery]]:
+        """Done when the message is kept: first the client is answered, then its deliveries are seen to."""
         retry_at = self._runner.reserve(new.deliveries)
         kept = self._store.accept(new, retry_at)
         waiting = asyncio.shield(kept)
-        kept.add_done_callback(partial(self._go_on, new, retry_at))
-        await waiting
+        kept.add_done_callback(partial(self._go_on, new, arrived, retry_at))
+        return waiting
 
     def _go_on(
-        self, new: NewMessage, retry_at: list[float | None] | None, kept: asyncio.Future[list[Delivery]]
+        self,
+        new: NewMessage,
+        arrived: Arrived,
+        retry_at: list[float | None] | None,
+        kept: asyncio.Future[list[Delivery]],
     ) -> None:
         """The message was kept, or was not."""
+        arrived.close()
         failed = kept.cancelled() or kept.exception() is not None
         if retry_at is None:
             self._runner.leave(new.deliveries)
@@ -161,7 +191,7 @@ class Acceptance:
             self._runner.give_back(new.deliveries, retry_at)
         if failed:
             return
-        self._runner.hand_over(kept.result(), new.content)
+        self._runner.hand_over(kept.result(), new.content if new.large is None else None)
         message = new.message
         self._maillog.accepted(
             message.queue_id,

@@ -1,4 +1,4 @@
-"""What MAIL and RCPT say (RFC 5321 4.1.1.2, 4.1.1.3): their paths and parameters, read by a strict grammar.
+"""What MAIL, RCPT and BDAT say: their paths, parameters and sizes, read by a strict grammar.
 
 Does: turns the argument of a command into a record.
 Promises: knows nothing of the session, of policy or of limits; whatever can't be read is a Refusal with its reply.
@@ -6,14 +6,20 @@ Promises: knows nothing of the session, of policy or of limits; whatever can't b
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from relay.errors import AddressError, Refusal
+from relay.errors import AddressError, Goodbye, Refusal
 from relay.mail import dsn_parameters, status
 from relay.mail.address import Address, parse_path
 from relay.mail.envelope import Asked
 from relay.mail.parameters import parameters
 from relay.mail.status import Reply
+
+_SIZE = re.compile(r"[0-9]{1,20}")
+"""RFC 1870 5."""
+
+_BDAT = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,9 @@ def read_mail(argument: str) -> Mail:
     given.pop("AUTH", None)  # taken and not trusted, as RFC 4954 5 allows
     if given:
         raise Refusal(status.unknown_parameter(f"{next(iter(given))} is not known here"))
-    if not (size.isascii() and size.isdigit()) or body not in ("7BIT", "8BITMIME") or smtputf8:
+    if body == "BINARYMIME":
+        raise Refusal(status.unknown_parameter("BINARYMIME is not offered here (RFC 3030 3)"))
+    if not _SIZE.fullmatch(size) or body not in ("7BIT", "8BITMIME") or smtputf8:
         raise Refusal(status.syntax("a MAIL parameter has a wrong value"))
     if path is not None and not path.is_ascii and smtputf8 is None:
         raise Refusal(Reply(553, "5.6.7", "this address needs SMTPUTF8"))
@@ -80,6 +88,17 @@ def read_rcpt(argument: str, *, smtputf8: bool) -> Rcpt:
     if not recipient.is_ascii and not smtputf8:
         raise Refusal(Reply(553, "5.6.7", "this address needs SMTPUTF8"))
     return Rcpt(recipient, asked)
+
+
+def read_bdat(argument: str) -> tuple[int, bool]:
+    """`size [LAST]`: the octets of a chunk, and whether it is the last (RFC 3030 2).
+
+    Raises Goodbye where it can't be read, since nobody knows then how much of what follows is no command.
+    """
+    match = _BDAT.fullmatch(argument)
+    if not match:
+        raise Goodbye(status.syntax("BDAT takes a number of octets, and LAST with the last of them"))
+    return int(match[1]), match[2] is not None
 
 
 def _read_asked(text: str, *, smtputf8: bool) -> Asked:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import ssl
 from collections.abc import Callable
 
 from relay.config.settings import Config, Listener
 from relay.errors import StartError
 from relay.intake.accept import Acceptance
+from relay.intake.connections import Connections
 from relay.intake.policy import Policy
 from relay.intake.session import SmtpSession
 from relay.maillog import MailLog
 
 GOODBYE = 2.0
 """Seconds that a client gets to hear that the service stops."""
+
+_BACKLOG = 1024
+"""Connections that the system keeps while we are busy; as many as come in a burst."""
+
+_OTHER_FILES = 1024
+"""What the rest of the service may have open: connections to next hops, files, pipes."""
 
 
 class Listeners:
@@ -27,16 +35,27 @@ class Listeners:
         self._acceptance = acceptance
         self._maillog = maillog
         self._servers: list[asyncio.Server] = []
-        self._sessions: set[SmtpSession] = set()
+        self._sessions = Connections[SmtpSession](config.intake, maillog.metrics)
 
     async def open(self) -> None:
         """Opens every port. Raises StartError when one can't be had; then none stays open."""
+        self._allow_files()
         try:
             for listener in self._config.listeners:
                 self._servers.append(await self._open(listener))
         except StartError:
             self.close()
             raise
+
+    def _allow_files(self) -> None:
+        """Each connection is a file to the system, which begins with a limit of 1024 for what can do with few."""
+        wanted = self._config.intake.max_connections + _OTHER_FILES
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+            if allowed < wanted:
+                self._maillog.service("few-files", allowed=allowed, wanted=wanted, setting="intake.max_connections")
 
     async def _open(self, listener: Listener) -> asyncio.Server:
         tls = tls_context(listener)
@@ -47,7 +66,9 @@ class Listeners:
             )
 
         try:
-            server = await asyncio.get_running_loop().create_server(session, listener.address, listener.port)
+            server = await asyncio.get_running_loop().create_server(
+                session, listener.address, listener.port, backlog=_BACKLOG
+            )
         except OSError as error:
             meaning = os.strerror(error.errno) if error.errno else str(error)
             raise StartError(
@@ -63,7 +84,7 @@ class Listeners:
 
     async def drain(self, timeout: float) -> None:
         """Ends every session; one that is just taking a message gets `timeout` seconds to have it answered."""
-        for session in list(self._sessions):
+        for session in self._sessions:
             session.retire()
         await self._until_gone(lambda session: not session.is_taking, min(timeout, GOODBYE))
         await self._until_gone(lambda session: True, timeout)
@@ -74,7 +95,7 @@ class Listeners:
         # ASYNC110: sessions end in aiosmtpd's own time, and say so by leaving the set.
         while any(map(which, self._sessions)) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        for session in filter(which, list(self._sessions)):
+        for session in filter(which, self._sessions):
             session.cut_off()
 
 

@@ -16,8 +16,7 @@ class Transaction:
     def __init__(self, mail: Mail, sources: Sequence[Source]) -> None:
         self.mail = mail
         self.sources = tuple(sources)
-        self._recipients: list[Address] = []
-        self._asked: list[Asked] = []
+        self._recipients: dict[str, tuple[Address, Asked]] = {}
 
     def __len__(self) -> int:
         """How many recipients it has."""
@@ -25,19 +24,17 @@ class Transaction:
 
     def add(self, rcpt: Rcpt) -> None:
         """Takes a recipient; one that is there already is not taken twice."""
-        if all(rcpt.recipient.key != known.key for known in self._recipients):
-            self._recipients.append(rcpt.recipient)
-            self._asked.append(rcpt.asked)
+        self._recipients.setdefault(rcpt.recipient.key, (rcpt.recipient, rcpt.asked))
 
     def envelope(self) -> Envelope:
         """The envelope as it is now."""
-        mail = self.mail
+        mail, taken = self.mail, self._recipients.values()
         return Envelope(
             mail.reverse_path,
-            tuple(self._recipients),
+            tuple(recipient for recipient, _ in taken),
             mail.smtputf8,
             mail.eight_bit,
             mail.ret,
             mail.envid,
-            tuple(self._asked),
+            tuple(asked for _, asked in taken),
         )

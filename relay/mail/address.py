@@ -12,6 +12,8 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+import idna
+
 from relay.errors import AddressError
 
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010ffff-]"
@@ -43,6 +45,11 @@ class Address:
         return f"{self.local.casefold()}@{self.domain}"
 
     @property
+    def has_route(self) -> bool:
+        """Whether some hosts would read a way into the local part: a percent hack, a bang path, another address."""
+        return any(character in self.local for character in "%!@")
+
+    @property
     def is_ascii(self) -> bool:
         """Whether it travels without SMTPUTF8."""
         return str(self).isascii()
@@ -56,16 +63,17 @@ def parse_domain(text: str) -> str:
     for label in name.split("."):
         if len(label.encode()) > 63 or not _LABEL.fullmatch(label) or _has_odd_character(label):
             raise AddressError(f"{text!r} is not a domain name: its part {label!r} is not allowed")
+    ascii_domain(name)
     return name
 
 
 def ascii_domain(domain: str) -> str:
-    """The A-label form of a domain, for the DNS and DKIM; AddressError when there is none."""
+    """The A-label form of a domain (IDNA 2008, RFC 5891), for the DNS and DKIM; AddressError when there is none."""
     if domain.isascii():
         return domain
     try:
-        return domain.encode("idna").decode("ascii")
-    except UnicodeError:
+        return idna.encode(domain).decode("ascii")
+    except idna.IDNAError:
         raise AddressError(f"{domain!r} has no ASCII form") from None
 
 
@@ -117,6 +125,8 @@ def _read_mailbox(text: str) -> tuple[Address, str]:
     run = _DOMAIN_RUN.match(text, end + 1)
     if not run:
         raise AddressError("the part after @ is missing")
+    if run[0].endswith("."):
+        raise AddressError("a dot ends the part after @")
     domain = _literal(run[0]) if run[0].startswith("[") else parse_domain(run[0])
     if _has_odd_character(local) or not local:
         raise AddressError("the part before @ has a character that is not allowed")

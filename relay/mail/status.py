@@ -23,6 +23,10 @@ class Reply:
     def __str__(self) -> str:
         return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
 
+    def line(self) -> bytes:
+        """As it is sent: ASCII on one line of at most 512 octets (RFC 5321 4.5.3.1.5)."""
+        return str(self).encode("ascii", "replace")[:510] + b"\r\n"
+
     @property
     def permanent(self) -> bool:
         """Whether trying again is pointless (5yz)."""
@@ -51,9 +55,24 @@ def queued(queue_id: str) -> Reply:
     return Reply(250, "2.0.0", f"queued as {queue_id}")
 
 
+def chunk(octets: int) -> Reply:
+    """A part of a message was taken."""
+    return Reply(250, "2.0.0", f"{octets} octets taken")
+
+
 def syntax(text: str) -> Reply:
     """A command or parameter that can't be read."""
     return Reply(501, "5.5.4", text)
+
+
+def unknown_command(text: str) -> Reply:
+    """No command of ours."""
+    return Reply(500, "5.5.2", text)
+
+
+def unreadable(text: str) -> Reply:
+    """A line that is no command."""
+    return Reply(500, "5.5.2", text)
 
 
 def bad_sender(text: str) -> Reply:
@@ -69,6 +88,11 @@ def bad_recipient(text: str) -> Reply:
 def bad_sequence(text: str) -> Reply:
     """A command out of order."""
     return Reply(503, "5.5.1", text)
+
+
+def not_offered(text: str) -> Reply:
+    """A command that we know and don't offer."""
+    return Reply(502, "5.5.1", text)
 
 
 def not_permitted(text: str) -> Reply:
@@ -91,10 +115,25 @@ def unknown_parameter(text: str) -> Reply:
     return Reply(555, "5.5.4", text)
 
 
+LINE_TOO_LONG = Reply(500, "5.5.2", "the line is too long")
+LINE_WITHOUT_END = Reply(500, "5.5.2", "the line is far too long")
+SPOKE_AHEAD = Reply(554, "5.5.0", "you spoke before it was your turn (RFC 2920 3.1)")
+TOO_MANY_COMMANDS = Reply(421, "4.7.0", "too many commands without a message")
+TOO_MANY_ERRORS = Reply(421, "4.7.0", "too many errors")
+TOO_MANY_MESSAGES = Reply(421, "4.7.0", "enough messages for one session; send the rest in another one")
+TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "too many connections; try again later")
+TOO_MANY_CONNECTIONS_OF_YOURS = Reply(421, "4.7.0", "too many connections from your address; try again later")
+MAKE_ROOM = Reply(421, "4.7.0", "your place is needed for somebody else; try again later")
+TOO_LONG_SILENT = Reply(421, "4.4.2", "nothing was heard for too long")
+SESSION_TOO_LONG = Reply(421, "4.7.0", "the session has lasted too long")
+ROUTED = Reply(553, "5.1.3", "a local part with %, ! or @ is not taken: some read a route into it")
+TOO_FAST = Reply(451, "4.7.1", "too many messages a minute; try again later")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients; send the rest in another message")
 LOCAL_ERROR = Reply(451, "4.3.0", "a fault on our side; try again later")
 SPOOL_FULL = Reply(452, "4.3.1", "the spool can't take the message now; try again later")
 SPOOL_AWAY = Reply(451, "4.3.0", "the spool's database can't be reached now; try again later")
 SHUTTING_DOWN = Reply(421, "4.3.2", "the service is stopping; try again later")
+GO_AHEAD = Reply(354, "", "end the message with <CR><LF>.<CR><LF>")
+TOO_SLOW = Reply(421, "4.4.2", "the message comes in too slowly; try again later")
 SENDER_OK = Reply(250, "2.1.0", "sender ok")
 RECIPIENT_OK = Reply(250, "2.1.5", "recipient ok")

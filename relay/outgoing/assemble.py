@@ -24,7 +24,10 @@ class OutgoingMail:
 
     reverse_path: Address | None
     recipient: str
-    content: bytes
+    own_fields: bytes
+    "What we put on top of the message."
+    original: bytes
+    "The message as it came."
     smtputf8: bool
     eight_bit: bool
     ret: str = ""
@@ -32,6 +35,16 @@ class OutgoingMail:
     notify: str = ""
     orcpt: str = ""
     "What the sender asked about DSNs, for a next hop that takes it (RFC 3461 5.2.1)."
+
+    @property
+    def content(self) -> bytes:
+        """The whole of it, which is another copy."""
+        return self.own_fields + self.original
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole."""
+        return len(self.own_fields) + len(self.original)
 
 
 class Assembler:
@@ -47,17 +60,18 @@ class Assembler:
         """The mail of a delivery: envelope rewritten, Received and DKIM-Signature on top."""
         message = delivery.message
         institution = self._config.institution(message.institution)
-        header, body = headers.split(content)
-        signature = self._signer.sign(institution.name, header, body)
+        header = headers.section(content)
+        signature = self._signer.sign(institution.name, header, memoryview(content)[len(header) + 2 :])
         received = received_field(message, self._config.server.hostname)
         sender = reverse_path(delivery, institution, self._verp_key)
         return OutgoingMail(
             reverse_path=sender,
             recipient=delivery.recipient,
-            content=received + signature + content,
+            own_fields=received + signature,
+            original=content,
             # Asked for only where it is needed: many hosts do not have it.
             smtputf8=message.smtputf8 and not (delivery.recipient.isascii() and header.isascii()),
-            eight_bit=message.eight_bit or not body.isascii(),
+            eight_bit=message.eight_bit or not content.isascii(),
             ret=message.ret,
             envid=message.envid,
             notify=delivery.notify,

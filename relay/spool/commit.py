@@ -45,8 +45,13 @@ Work = Callable[[Connection], T]
 MAX_GROUP = 128
 """Units in one transaction at the most."""
 
-MAX_GROUP_SIZE = 64 * 1024 * 1024
+MAX_GROUP_SIZE = 16 * 1024 * 1024
 """Bytes in one transaction, beyond which no further unit joins it."""
+
+LARGE = 1024 * 1024
+"""Bytes from which on a unit has a transaction of its own, between two of those that are small: what it writes takes
+long, and nobody else is to wait for more than one of them.
+"""
 
 LINGER = 0.01
 """Seconds for which work that nobody waits for may wait for a commit that it can share."""
@@ -98,6 +103,7 @@ class GroupCommit:
         self._since_checkpoint = 0
         self._connection: Connection | None = None
         self._patient: deque[_Unit] = deque()
+        self._large: deque[_Unit] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -144,30 +150,40 @@ class GroupCommit:
 
     def _run(self) -> None:
         open_for_more = True
-        while open_for_more:
-            units, open_for_more = self._take()
-            if units:
-                self._commit(self._group(units))
-                self._checkpoint(sum(unit.size + ROWS for unit in units))
+        while open_for_more or self._large:
+            open_for_more = self._round(open_for_more)
         self._disconnect()
         if self._disk_failed:  # SQLite moves the log as it closes, but does not know what we know
             with contextlib.suppress(sqlite3.Error, SQLAlchemyError, OSError):
                 self._write_anew()
 
-    def _take(self) -> tuple[list[_Unit], bool]:
+    def _round(self, open_for_more: bool) -> bool:
+        """Commits what waits, and one large unit; whether there may be more. It keeps nothing in memory after that."""
+        units, open_for_more = self._take(open_for_more)
+        for together in (units, [self._large.popleft()] if self._large else []):
+            if together:
+                self._commit(self._group(together))
+                self._checkpoint(sum(unit.size + ROWS for unit in together))
+        return open_for_more
+
+    def _take(self, open_for_more: bool) -> tuple[list[_Unit], bool]:
+        """The small units that wait, in order, and whether there may be more; large ones are put aside."""
         units: list[_Unit] = []
         size = 0
-        unit = self._waiting.get()
-        while unit is not None:
-            units.append(unit)
-            size += unit.size
-            if len(units) == MAX_GROUP or size >= MAX_GROUP_SIZE:
-                return units, True
-            try:
-                unit = self._waiting.get_nowait()
-            except queue.Empty:
-                return units + self._patient_ones(MAX_GROUP - len(units)), True
-        return units, False
+        with contextlib.suppress(queue.Empty):
+            while open_for_more and len(units) < MAX_GROUP and size < MAX_GROUP_SIZE:
+                # Only when there is nothing else to do it is waited for.
+                unit = self._waiting.get(block=not units and not self._large)
+                if unit is None:
+                    open_for_more = False
+                elif unit.size >= LARGE:
+                    self._large.append(unit)
+                else:
+                    units.append(unit)
+                    size += unit.size
+        if open_for_more:
+            units += self._patient_ones(MAX_GROUP - len(units))
+        return units, open_for_more
 
     def _patient_ones(self, limit: int) -> list[_Unit]:
         units: list[_Unit] = []

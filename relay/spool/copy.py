@@ -25,7 +25,7 @@ from relay.errors import SpoolError, StartError
 from relay.spool import leases, migrations
 from relay.spool.digests import ROWS, Passage, count
 from relay.spool.engine import Place, SpoolLock, in_words, writing_engine
-from relay.spool.schema import bodies, commits, messages, metadata, nodes, papers
+from relay.spool.schema import bodies, body_parts, commits, messages, metadata, nodes, papers
 
 TABLES = tuple(table for table in metadata.sorted_tables if table not in (nodes, commits))
 """What is copied: all but who is alive, and marks of the commits of a server. Those that are referred to come first."""
@@ -202,7 +202,7 @@ def _put(target: Connection, table: Table, rows: Iterator[tuple[Any, ...]]) -> N
 
 def _put_into_file(target: Connection, table: Table, rows: Iterator[tuple[Any, ...]]) -> None:
     names = [column.name for column in table.c]
-    at_once = 1 if table in (bodies, papers) else ROWS
+    at_once = 1 if table in (bodies, body_parts, papers) else ROWS
     while batch := list(islice(rows, at_once)):
         target.execute(insert(table), [dict(zip(names, row, strict=True)) for row in batch])
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, or_, select, text
 
+from relay.spool.bodies import has_body, stored_body
 from relay.spool.engine import Place
 from relay.spool.queries import LINE, DeliveryLine, reading
 from relay.spool.records import Key, Message, PrintJob
 from relay.spool.rows import JOB_COLUMNS, MESSAGE_COLUMNS, job_of
-from relay.spool.schema import attempts, bodies, deliveries, messages, orders, papers, print_jobs
+from relay.spool.schema import attempts, deliveries, messages, orders, papers, print_jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +120,7 @@ def stored(place: Place, queue_id: str) -> tuple[Message, bytes | None] | None:
         message = _message(connection, queue_id)
         if message is None:
             return None
-        query = select(bodies.c.content).where(bodies.c.queue_id == queue_id)
-        content = connection.execute(query).scalar_one_or_none()
-        return message, bytes(content) if content is not None else None
+        return message, stored_body(connection, queue_id)
 
 
 def _message(connection: Connection, queue_id: str) -> Message | None:
@@ -133,8 +132,7 @@ def _history(connection: Connection, queue_id: str, numbers: Sequence[int] | Non
     message = _message(connection, queue_id)
     if message is None:
         return None
-    has_body = connection.execute(select(bodies.c.queue_id).where(bodies.c.queue_id == queue_id)).first() is not None
-    return MessageHistory(message, has_body, tuple(_deliveries(connection, queue_id, numbers)))
+    return MessageHistory(message, has_body(connection, queue_id), tuple(_deliveries(connection, queue_id, numbers)))
 
 
 def _deliveries(connection: Connection, queue_id: str, numbers: Sequence[int] | None) -> Iterator[DeliveryHistory]:

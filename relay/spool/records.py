@@ -12,6 +12,7 @@ from typing import Literal
 
 from relay.mail.address import Address, parse_address
 from relay.mail.status import Reply
+from relay.spool.contents import Content, LargeContent
 
 
 class State(StrEnum):
@@ -134,6 +135,13 @@ class NewMessage:
     message: Message
     content: bytes
     deliveries: tuple[NewDelivery, ...]
+    large: LargeContent | None = None
+    "Its bytes, where they are too many for memory; then `content` is empty."
+
+    @property
+    def body(self) -> Content:
+        """Its bytes, wherever they are."""
+        return self.content if self.large is None else self.large
 
 
 Key = tuple[str, int]

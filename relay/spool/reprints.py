@@ -16,10 +16,11 @@ from sqlalchemy import Connection, func, insert, select
 
 from relay.errors import OrderError
 from relay.mail.status import printable
+from relay.spool.bodies import has_body
 from relay.spool.orders import Done, Refused, Result
 from relay.spool.records import AT_ONCE, FINAL, Delivery, Key, NewDelivery, State
 from relay.spool.rows import delivery_of, joined
-from relay.spool.schema import bodies, deliveries, messages, orders
+from relay.spool.schema import deliveries, messages, orders
 from relay.spool.writes import add_delivery
 
 REPRINT = "reprint"
@@ -64,6 +65,6 @@ def _settled(connection: Connection, key: Key) -> Delivery:
     delivery = delivery_of(row)
     if delivery.state not in FINAL:
         raise OrderError(_OTHERWISE.get(delivery.state, f"it is {delivery.state} still, and is printed in its turn"))
-    if connection.execute(select(bodies.c.queue_id).where(bodies.c.queue_id == key[0])).first() is None:
+    if not has_body(connection, key[0]):
         raise OrderError("its bytes are gone: they are removed some days after it is settled (spool.keep_bodies)")
     return delivery

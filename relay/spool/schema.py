@@ -72,6 +72,16 @@ bodies = Table(
     Column("content", LargeBinary, nullable=False),
 )
 
+# What a large body has beyond its first megabyte, in parts of that size from 1, so that nobody has to hold it whole to
+# write or to copy it. It goes with its body.
+body_parts = Table(
+    "body_parts",
+    metadata,
+    Column("queue_id", ForeignKey("bodies.queue_id", ondelete="CASCADE"), primary_key=True),
+    Column("part", Integer, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+)
+
 UNFINISHED = "lease_owner IS NULL AND state NOT IN ('delivered', 'failed', 'expired', 'cancelled')"
 """What nobody works on just now and that is not finished: what waits, and what waits for a person.
 

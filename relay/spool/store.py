@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import secrets
 import socket
@@ -24,7 +23,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from relay.errors import CorruptBody, LeaseLost, SpoolError, StartError
 from relay.spool import claims, leases, migrations, sorting, writes
+from relay.spool.bodies import stored_body, verified
 from relay.spool.commit import GroupCommit, T, Work
+from relay.spool.contents import SMALL
 from relay.spool.duplicates import begin_job, paper_of
 from relay.spool.engine import Place, SpoolLock, in_words, reading_engine, writing_engine
 from relay.spool.records import (
@@ -39,7 +40,7 @@ from relay.spool.records import (
     Sameness,
     Twin,
 )
-from relay.spool.schema import bodies, deliveries
+from relay.spool.schema import deliveries
 
 LEASE = 60.0
 """Seconds without a sign of life after which a node is taken for dead, when nothing else is said."""
@@ -47,10 +48,6 @@ LEASE = 60.0
 
 _ONE_MIGRATES = 0x736C6970
 """Names a lock of PostgreSQL, held while a node brings the schema up to date; others that start meanwhile wait."""
-
-
-SMALL = 256 * 1024
-"""Bytes up to which a message is read where an attempt of it is recorded."""
 
 
 class Store:
@@ -134,7 +131,7 @@ class Store:
             writes.put_message(connection, new, self.node, retry_at)
             return writes.held_at_once(new, retry_at)
 
-        return self._commits.post(keep, len(new.content))
+        return self._commits.post(keep, new.message.size)
 
     async def claim(
         self, limit: int, room: Mapping[str, int] | None = None, until: Mapping[str, float] | None = None
@@ -195,7 +192,7 @@ class Store:
 
         def work(connection: Connection) -> tuple[Delivery, bytes | None]:
             begun = writes.begin(connection, self.node, delivery, retry_at)
-            return begun, writes.body(connection, delivery.message.queue_id)
+            return begun, stored_body(connection, delivery.message.queue_id)
 
         if delivery.message.size > SMALL:
             return await self.begin(delivery, retry_at), None
@@ -205,7 +202,9 @@ class Store:
             raise
         except SpoolError:  # perhaps it is the bytes that can't be read: that is not to keep the attempt from beginning
             return await self.begin(delivery, retry_at), None
-        return begun, content if content is not None and _digest(content) == delivery.message.sha256 else None
+        with contextlib.suppress(CorruptBody):
+            return begun, verified(delivery.message, content)
+        return begun, None
 
     async def begin_job(self, delivery: Delivery, job: PrintJob, paper: Paper, sameness: Sameness) -> Delivery | Twin:
         """Keeps the name of a print job that is about to be created, what the slip says and its PDF; or keeps nothing
@@ -328,24 +327,10 @@ class Store:
     def _content(self, message: Message) -> bytes:
         try:
             with self._reader.connect() as connection:
-                query = select(bodies.c.content).where(bodies.c.queue_id == message.queue_id)
-                content = connection.execute(query).scalar_one_or_none()
+                content = stored_body(connection, message.queue_id)
         except SQLAlchemyError as error:
             raise SpoolError(f"the spool could not be read: {in_words(error)}") from error
         return verified(message, content)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def verified(message: Message, content: bytes | None) -> bytes:
-    """The bytes of a message, if they are those that were accepted; else raises CorruptBody."""
-    if content is None:
-        raise CorruptBody("the bytes of the message are not in the spool any more")
-    if _digest(content) != message.sha256:
-        raise CorruptBody("the stored bytes are not those that were accepted")
-    return bytes(content)
 
 
 def _check_server(connection: Connection) -> None:

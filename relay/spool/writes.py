@@ -11,20 +11,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, func, insert, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from relay.errors import LeaseLost
 from relay.mail.status import printable
+from relay.spool.bodies import put_body
 from relay.spool.fence import change
 from relay.spool.prepared import Prepared
 from relay.spool.records import OPEN, Delivery, NewDelivery, NewMessage, Outcome, PrintJob, State
 from relay.spool.rows import MESSAGE_COLUMNS
-from relay.spool.schema import attempts, bodies, deliveries, messages, print_jobs
+from relay.spool.schema import attempts, deliveries, messages, print_jobs
 
-_PUT_MESSAGE, _PUT_BODY, _PUT_DELIVERY = (Prepared(insert(table)) for table in (messages, bodies, deliveries))
-_READ_BODY = Prepared(select(bodies.c.content).where(bodies.c.queue_id == bindparam("of", required=False)))
+_PUT_MESSAGE, _PUT_DELIVERY = Prepared(insert(messages)), Prepared(insert(deliveries))
 
 # An attempt that was taken for cut off can end after all: its node, late and not dead, came to hold it again.
 _attempt = postgresql_insert(attempts)  # SQLite has the same words
@@ -38,7 +38,7 @@ def put_message(connection: Connection, new: NewMessage, node: str | None, retry
     now = time.time()
     message = new.message
     _PUT_MESSAGE.run(connection, {name: getattr(message, name) for name in MESSAGE_COLUMNS})
-    _PUT_BODY.run(connection, {"queue_id": message.queue_id, "content": new.content})
+    put_body(connection, message.queue_id, new.body)
     rows = []
     for number, delivery in enumerate(new.deliveries):
         row = _row(message.queue_id, number, delivery)
@@ -149,12 +149,6 @@ def begin(connection: Connection, node: str, delivery: Delivery, retry_at: float
     number, now = delivery.attempts + 1, time.time()
     change(connection, node, delivery, State.ACTIVE, attempts=number, begun_at=now, next_attempt_at=retry_at, reason="")
     return replace(delivery, state=State.ACTIVE, attempts=number, begun_at=now, next_attempt_at=retry_at, reason="")
-
-
-def body(connection: Connection, queue_id: str) -> bytes | None:
-    """The bytes of a message as they are stored."""
-    content = _READ_BODY.value(connection, {"of": queue_id})
-    return None if content is None else bytes(content)
 
 
 def record_job(connection: Connection, node: str, delivery: Delivery, job: PrintJob) -> Delivery:

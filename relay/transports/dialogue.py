@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from collections.abc import Iterable
 
 from relay.mail.status import Reply
 
@@ -53,14 +54,14 @@ class Dialogue(asyncio.Protocol):
         self._expected += len(commands)
         self._transport.write(b"".join(commands))
 
-    async def send(self, content: bytes, block: int) -> None:
+    async def send(self, blocks: Iterable[bytes]) -> None:
         """Sends a message with its end mark in blocks, no faster than the host takes them. Raises Lost."""
         self._expected += 1
-        for start in range(0, len(content), block):
+        for block in blocks:
             await self._room.wait()
             if not self.is_open:
                 raise Lost(self._lost or "the connection was closed")
-            self._transport.write(content[start : start + block])
+            self._transport.write(block)
 
     async def reply(self, timeout: float) -> Reply:
         """The next reply. Raises Lost when the session ends before it, or nothing came for `timeout` seconds."""

@@ -9,6 +9,7 @@ Known limit: 8-bit text is sent also to a host that does not offer 8BITMIME.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import aiosmtplib
 
@@ -130,11 +131,11 @@ class SmtpTransport:
         dialogue = connection.dialogue
         await self._begin(dialogue, *_commands(mail, dialogue.offers))
         connection.data_begun = True
-        if len(mail.content) < LARGE:
+        if mail.size < LARGE:
             dialogue.say(stuffed(mail.content))
             reply = await dialogue.reply(self._hop.data_timeout)
         else:
-            reply = await self._send_large(dialogue, mail.content)
+            reply = await self._send_large(dialogue, mail)
         return _expected(250, reply)
 
     async def _begin(self, dialogue: Dialogue, *commands: bytes) -> None:
@@ -168,10 +169,10 @@ class SmtpTransport:
         except Lost:
             dialogue.close()
 
-    async def _send_large(self, dialogue: Dialogue, content: bytes) -> Reply:
+    async def _send_large(self, dialogue: Dialogue, mail: OutgoingMail) -> Reply:
         try:
             async with asyncio.timeout(self._hop.data_timeout):
-                await dialogue.send(await asyncio.to_thread(stuffed, content), LARGE)
+                await dialogue.send(stuffed_blocks(mail.own_fields, mail.original))
         except TimeoutError:
             raise Lost(f"the message was not taken within {self._hop.data_timeout:g} s") from None
         return await dialogue.reply(self._hop.data_timeout)
@@ -197,13 +198,28 @@ def stuffed(content: bytes) -> bytes:
     return b"".join((dot, content.replace(b"\r\n.", b"\r\n.."), end, b".\r\n"))
 
 
+def stuffed_blocks(own_fields: bytes, original: bytes, size: int = LARGE) -> Iterator[bytes]:
+    """The same as `stuffed`, in blocks of about a size. Our own fields are whole lines, and none begins with a dot."""
+    yield own_fields
+    start = 0
+    while start < len(original):
+        end = original.rfind(b"\n", start, start + size) + 1 or start + size
+        if original[end - 1 : end] == b"\r" and end - 1 > start:
+            end -= 1  # a line end is never cut in two
+        if original.startswith(b".", start) and (start == 0 or original.endswith(b"\r\n", 0, start)):
+            yield b"."
+        yield original[start:end].replace(b"\r\n.", b"\r\n..")
+        start = end
+    yield b".\r\n" if (original or own_fields).endswith(b"\r\n") else b"\r\n.\r\n"
+
+
 def _commands(mail: OutgoingMail, offers: frozenset[str]) -> tuple[bytes, bytes, bytes]:
     """MAIL, RCPT and DATA for a host with these extensions. Raises _Answered where it can't take the mail."""
     if mail.smtputf8 and "smtputf8" not in offers:
         raise _Answered(Reply(553, "5.6.7", "the next hop does not take internationalised mail"))
     from_ = [b"MAIL FROM:<%s>" % _wire(mail.reverse_path, mail.smtputf8)]
     if "size" in offers:
-        from_.append(b"SIZE=%d" % len(mail.content))
+        from_.append(b"SIZE=%d" % mail.size)
     if mail.eight_bit and "8bitmime" in offers:
         from_.append(b"BODY=8BITMIME")
     if mail.smtputf8:

@@ -27,7 +27,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,9 +301,9 @@ def _around_the_next_hop(wires: Tripwires) -> None:
         return watched
 
     def send(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-        async def watched(self: Dialogue, content: bytes, block: int) -> None:
+        async def watched(self: Dialogue, blocks: Iterable[bytes]) -> None:
             _is_said(wires, self, MESSAGE)
-            await original(self, content, block)
+            await original(self, blocks)
 
         return watched
 

@@ -38,6 +38,8 @@ class FaultyHop:
     "HANG, CLOSE, or the reply that is given; empty for no fault."
     times: float = float("inf")
     "Occasions at which the fault strikes."
+    only: bytes = b""
+    "What a command has in it that the fault strikes."
     offers: tuple[bytes, ...] = ()
     "Extensions it names in the answer to EHLO."
     wait: float = 0.0
@@ -66,7 +68,7 @@ class FaultyHop:
             while _goes_on(reply) and (line := await reader.readline()):
                 self.seen.append(line.rstrip(b"\r\n"))
                 stage = _VERBS.get(line[:8].upper().split()[0] if line.strip() else b"")
-                reply = await self._answer(writer, stage, self._good(stage))
+                reply = await self._answer(writer, stage if self.only in line else None, self._good(stage))
                 if stage == "data" and reply.startswith(b"354"):
                     self.taken.append(await reader.readuntil(b"\r\n.\r\n"))
                     await asyncio.sleep(self.wait)

@@ -107,6 +107,10 @@ class NextHop:
         """Close the connection, without an answer, on the next `times` occasions of that stage."""
         self._refusals.extend([Refusal(at, None, close=True)] * times)
 
+    def take_again(self) -> None:
+        """Forget what was ordered to be refused and was not."""
+        self._refusals.clear()
+
     def drop_connections(self) -> None:
         """Cut every open connection."""
         for conversation in list(self._conversations):

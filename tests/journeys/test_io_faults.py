@@ -28,13 +28,13 @@ from tests.harness.faults import Faults
 from tests.harness.letters_only import LettersOnly, body, letter
 from tests.harness.postgres import Postgres
 from tests.harness.power_loss import Event, Recording
+from tests.harness.spool_file import Row, rows
 from tests.harness.waiting import until
 from tests.journeys.story import queue_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 REFUSED = {(452, "4.3.1 the spool can't take the message now; try again later")}
-ROWS = "SELECT queue_id, recipient, state, content FROM deliveries JOIN bodies USING (queue_id)"
 MIB = 1024 * 1024
 LARGE = 4_300_000
 """Two such letters are more than the service keeps in its log before it moves it into the database file."""
@@ -64,10 +64,9 @@ class Spool:
         self.answered[queue_id(text)] = (recipient, message)
         return None
 
-    def rows(self) -> list[tuple[str, str, str, bytes]]:
+    def rows(self) -> list[Row]:
         """Queue id, recipient, state and letter of all that is in the spool."""
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as database:
-            return database.execute(ROWS).fetchall()
+        return rows(self.path)
 
     async def all_delivered(self, *, seconds: float = 20.0) -> None:
         """Waits until all that is in the spool is delivered; looks whether that is what was answered, whole and once.
@@ -307,12 +306,6 @@ MOUNTING = ["unshare", "--mount", *([] if IS_ROOT else ["--user", "--map-root-us
 ENTERING = ["nsenter", "--mount", *([] if IS_ROOT else ["--user", "--preserve-credentials"])]
 MOUNT = 'mount -t tmpfs -o size=24m tmpfs "$0" && exec "$@"'
 
-READER = """
-import json, sqlite3, sys
-rows = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True).execute(sys.argv[2])
-print(json.dumps([[*row[:3], row[3].hex()] for row in rows]))
-"""
-
 
 class SmallDisk(Spool):
     """A service whose spool has a file system of its own: a tmpfs that only the service sees, and that goes with it.
@@ -324,10 +317,17 @@ class SmallDisk(Spool):
         super().__init__(letters, mount / "spool.db")
         self._root = Path(f"/proc/{letters.appliance.pid}/root{mount}")
 
-    def rows(self) -> list[tuple[str, str, str, bytes]]:
+    def rows(self) -> list[Row]:
         """The same, read by a process that sees the file system: SQLite takes a path below /proc for another one."""
-        command = [*ENTERING, "--target", str(self.letters.appliance.pid), sys.executable, "-c", READER]
-        run = subprocess.run([*command, str(self.path), ROWS], capture_output=True, text=True, check=True)
+        command = [
+            *ENTERING,
+            "--target",
+            str(self.letters.appliance.pid),
+            sys.executable,
+            "-m",
+            "tests.harness.spool_file",
+        ]
+        run = subprocess.run([*command, str(self.path)], capture_output=True, text=True, check=True)
         return [
             (number, recipient, state, bytes.fromhex(content))
             for number, recipient, state, content in json.loads(run.stdout)
@@ -371,10 +371,12 @@ async def small_disk(folder: Path, *, min_free: int) -> AsyncIterator[SmallDisk]
 async def test_a_full_disk_refuses_what_it_has_no_room_for_and_goes_on_once_it_has(tmp_path: Path) -> None:
     async with small_disk(tmp_path, min_free=0) as spool:
         assert await spool.submit("before") == set()
-        spool.fill(leave=MIB * 3 // 2)
-        assert await spool.submit(*(f"at-once{number}" for number in range(8)), size=MIB // 2) == REFUSED
+        spool.fill(leave=MIB * 3 // 4)
+        assert await spool.submit(*(f"at-once{number}" for number in range(8)), size=MIB // 5) == REFUSED
         assert len(spool.answered) > 1, "there was room for one"
-        assert spool.free < MIB
+        assert (free := spool.free) < MIB * 5 // 8
+        assert await spool.submit(*(f"large{number}" for number in range(8)), size=MIB // 2) == REFUSED
+        assert spool.free > free - MIB // 8, "what was on its way is gone"
         spool.empty()
         assert await spool.submit("after", size=MIB) == set()
         await spool.all_delivered()

@@ -188,7 +188,7 @@ async def test_a_message_over_the_size_limit(story: Story) -> None:
         ("VRFY a@x.example", "252"),
         ("NOOP", "250 2.0.0"),
         ("RSET", "250 2.0.0"),
-        ("HELP", "250"),
+        ("HELP", "214 2.0.0"),
         ("X" * 3000, "500 5.5.2"),
         ("QUIT", "221 2.0.0"),
     ],

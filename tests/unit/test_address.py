@@ -45,6 +45,9 @@ def test_addresses_are_read(text: str, local: str, domain: str) -> None:
         "=?utf-8?q?a=0Ab?=@x.example\r\n",
         "a@b@lib.example",
         "desk\u202e@lib.example",
+        "desk@lib.example.",
+        "desk@\uff4cib.example",
+        "desk@\u2603.example",
         "x" * 65 + "@lib.example",
         "desk@" + "a" * 64 + ".example",
         "desk@" + ".".join(["abcdefgh"] * 32),
@@ -90,6 +93,32 @@ def test_quoted_local_parts_read_back(text: str) -> None:
     assert parse_address(str(address)) == address
 
 
+@pytest.mark.parametrize("local", ["anna%elsewhere.example", "elsewhere.example!anna", "anna@elsewhere.example"])
+def test_a_route_in_a_local_part_is_seen(local: str) -> None:
+    assert Address(local, "lib.example").has_route
+    assert not Address("o'hara+news=x", "lib.example").has_route
+
+
+LOCALS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), min_size=1, max_size=70)
+DOMAINS = st.text(st.sampled_from("abz09-.[]:IPvüß\uff41\u202e @<>\r\n\0"), min_size=1, max_size=40)
+
+
+@given(LOCALS, DOMAINS, st.sampled_from(["", " SIZE=1", " ", "x", ">"]))
+def test_a_path_gives_an_address_that_reads_back_or_is_refused(local: str, domain: str, rest: str) -> None:
+    for path in (f"<{local}@{domain}>{rest}", f'<"{local}"@{domain}>{rest}'):
+        try:
+            address, parameters = parse_path(path)
+        except AddressError:
+            continue
+        assert address is not None
+        assert parse_path(f"<{address}>{rest}") == (address, parameters)
+        assert str(address).isprintable()
+        assert len(address.local.encode()) <= 64
+        assert len(str(address.domain).encode()) <= 255
+        assert ascii_domain(address.domain).isascii()
+
+
 def test_domains_have_an_ascii_form() -> None:
+    assert ascii_domain("straße.example") == "xn--strae-oqa.example", "IDNA 2003 would make it another domain"
     assert ascii_domain(parse_domain("Bücher.Example")) == "xn--bcher-kva.example"
     assert parse_domain("lib.example.") == "lib.example"

@@ -23,6 +23,7 @@ HOMES = {
     "pypdfium2": ("relay.slips.",),
     "dkim": ("relay.outgoing.sign",),
     "aiohttp": ("relay.pictures.fetch", "relay.printing.device"),
+    "idna": ("relay.mail.address",),
     "aiosmtpd": ("relay.intake.",),
     "aiosmtplib": ("relay.transports.",),
     "sqlalchemy": ("relay.spool.",),

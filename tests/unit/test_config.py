@@ -73,6 +73,8 @@ CATALOGUE: list[tuple[str, Any, str]] = [
     ("listeners.0.tls_key", "key.pem", "go together"),
     ("listeners.0.address", "localhost", "'localhost' is not an IP address"),
     ("dns", {"nameservers": ["dns.example:53"]}, "'dns.example' is not an IP address"),
+    ("intake", {"folder": "/nowhere"}, "the folder /nowhere does not exist or can't be written to"),
+    ("intake", {"malformed": "drop"}, "relay.toml: intake.malformed: input should be 'normalise' or 'refuse'"),
     ("server.secret", {"file": "/tmp"}, "the file /tmp does not exist or can't be read"),
     ("cups", {"server": "localhost:ipp"}, "a CUPS server is the path of its socket, or host:port"),
     ("cups", {"poll": 0}, "greater than or equal to 0.05"),

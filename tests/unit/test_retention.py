@@ -20,6 +20,7 @@ from relay.errors import CorruptBody
 from relay.mail.queue_id import new_queue_id
 from relay.maillog import MailLog
 from relay.spool import retention, writes
+from relay.spool.contents import PART
 from relay.spool.engine import Place
 from relay.spool.records import FINAL, Message, State
 from relay.spool.retention import Cleaned, Retention
@@ -159,7 +160,7 @@ async def test_the_oldest_pdfs_go_when_all_are_too_much(store: Store) -> None:
 
 
 async def test_all_that_hangs_on_a_message_goes_with_it(store: Store) -> None:
-    await settled(store, State.DELIVERED, State.FAILED, days=91)
+    await settled(store, State.DELIVERED, State.FAILED, days=91, content=b"x" * 2 * PART)
     assert set((await counted(store)).values()) == {1, 2}
     await clean_up(store).clean()
     assert set((await counted(store)).values()) == {0}

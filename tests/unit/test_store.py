@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from relay.config.settings import Spool
 from relay.errors import LeaseLost, SpoolError, StartError
 from relay.mail.status import Reply
-from relay.spool.commit import GroupCommit
+from relay.spool.commit import LARGE, GroupCommit
 from relay.spool.engine import Place
 from relay.spool.histories import message_history
 from relay.spool.queries import list_deliveries
@@ -266,6 +266,43 @@ async def test_what_waits_together_shares_one_commit(store: Store) -> None:
     assert await asyncio.gather(*waiting) == list(range(1, 51))
     assert len(set(map(id, transactions))) == 1
     commits.stop()
+
+
+async def test_nobody_waits_for_more_than_one_large_unit(store: Store) -> None:
+    """Each has a transaction of its own, and what is small goes between two of them."""
+    commits = GroupCommit(store._writer)
+    loop = asyncio.get_running_loop()
+    transactions: list[tuple[object, list[str]]] = []
+    late: list[asyncio.Future[None]] = []
+
+    def work(name: str) -> Callable[[Connection], None]:
+        def note(connection: Connection) -> None:
+            transaction = connection.get_transaction()
+            if not transactions or transactions[-1][0] is not transaction:
+                transactions.append((transaction, []))
+            transactions[-1][1].append(name)
+            if name == "A":  # while it is written, something small comes
+                asyncio.run_coroutine_threadsafe(come_late(), loop).result(5)
+
+        return note
+
+    async def come_late() -> None:
+        late.append(commits.post(work("late"), 10))
+
+    waiting = [commits.post(work(name), LARGE if name.isupper() else 10) for name in "AbCdEf"]
+    commits.start()
+    await asyncio.gather(*waiting)
+    await asyncio.gather(*late)
+    commits.stop()
+    assert [names for _, names in transactions] == [["b", "d", "f"], ["A"], ["late"], ["C"], ["E"]]
+
+
+async def test_what_waits_is_done_before_the_end(store: Store) -> None:
+    commits = GroupCommit(store._writer)
+    waiting = [commits.post(lambda c: None, size) for size in (LARGE, 10, LARGE, LARGE)]
+    commits.start()
+    await asyncio.to_thread(commits.stop)
+    await asyncio.wait_for(asyncio.gather(*waiting), 5)
 
 
 async def test_a_unit_that_fails_harms_no_other(store: Store) -> None:
