@@ -146,7 +146,34 @@ CATALOGUE: list[tuple[str, Any, str]] = [
         "dkim[1].key_file ('demo'): the key file {folder}/missing.pem does not exist; `slip-relay dkim",
     ),
     ("sources.0.networks", ["192.0.2.0/33"], "a network is written as in"),
-    ("sources.0.networks", [], "a source is known by networks, or by username and password_hash"),
+    ("sources.0.networks", [], "a source is known by networks, spf, certificates, or by username and password_hash"),
+    ("sources.0.spf", ["not a name"], "sources[1].spf[1] ('alma'): 'not a name' is not a name in the DNS"),
+    ("sources.0.certificates", ["aa:bb"], "a certificate is named by its fingerprint"),
+    ("sources.0.certificates", ["sha256:aa:bb"], "is not a SHA-256 fingerprint: 64 hexadecimal digits"),
+    ("sources.0.certificates", ["dns:mta.example"], "('alma'): no listener asks for certificates: set client_ca"),
+    ("sources.0.sandbox", True, "a sandbox names the recipients that it may send to"),
+    ("sources.0.divert_to", "tests@lib.example", "divert_to is for a sandbox"),
+    (
+        "sources",
+        [
+            {
+                "name": "s",
+                "institutions": ["demo"],
+                "networks": ["::1"],
+                "sandbox": True,
+                "recipients": [],
+                "divert_to": "desk@print.lib.example",
+            }
+        ],
+        "sources[1].divert_to ('s'): desk@print.lib.example stands for a printer",
+    ),
+    ("listeners.0.tls", "implicit", 'tls = "implicit" needs tls_certificate and tls_key'),
+    ("listeners.0.client_ca", "ca.pem", "client certificates travel over TLS only"),
+    ("listeners.0.client_certificates", "required", 'client_certificates = "required" needs client_ca'),
+    ("listeners.0.proxy_protocol_from", ["lb.example"], "proxy_protocol_from[1] ('smtp'): 'lb.example' does not"),
+    ("dns", {"spf_longest": "1m"}, "spf_longest can't be shorter than spf_shortest"),
+    ("auth", {"max_failures": 0}, "auth.max_failures: input should be greater than or equal to 1"),
+    ("tls", {"look_every": 0}, "tls.look_every: input should be greater than or equal to 0.2"),
     ("sources.0.institutions", ["other"], "sources[1].institutions ('alma'): there is no institution 'other'"),
     ("sources.0.username", "alma", "username and password_hash go together"),
     ("next_hops.0.name", "returned", "returned is a reserved word"),
@@ -210,6 +237,17 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, tree: Tree, place: str
         node[last] = value
     told = complaints(tmp_path, tree)
     assert any(complaint.replace("{folder}", str(tmp_path)) in line for line in told), told
+
+
+def test_the_last_spf_answers_need_a_place(tmp_path: Path, tree: Tree) -> None:
+    tree["sources"][0]["spf"] = ["_SPF.cloud.example."]
+    config = load(write(tmp_path, tree))
+    assert config.sources[0].spf == ("_spf.cloud.example",)
+    assert config.spf_file() == tmp_path / "spf.json"
+    tree["spool"]["url"] = "postgresql+psycopg://slip-relay@db.example/spool"
+    assert "relay.toml: dns.spf_file: with the spool on a server the file" in complaints(tmp_path, tree)[0]
+    tree["dns"] = {"spf_file": "answers.json"}
+    assert load(write(tmp_path, tree)).spf_file() == tmp_path / "answers.json"
 
 
 def test_hours_as_a_librarian_writes_them(tmp_path: Path, tree: Tree) -> None:
