@@ -149,6 +149,9 @@ ROWS = {
     "hangs": Row(hangs),
     "slow": Row(slow),
     "paused in CUPS by a person": Row(of_cups("cupsdisable", "cupsenable"), "the queue is paused in CUPS"),
+    "paused by a person in the middle": Row(
+        of_cups("cupsdisable", "cupsenable"), "the queue is paused in CUPS", while_printing=True
+    ),
     "paused by CUPS itself": Row(stopped_by_cups, "the queue is paused in CUPS"),
     "wants a password": Row(wants_password, "wants a user name and password"),
     "rejects jobs": Row(of_cups("cupsreject", "cupsaccept"), "not accepting jobs"),
