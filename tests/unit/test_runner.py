@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
@@ -12,7 +13,9 @@ import pytest_asyncio
 from relay.bounces.notify import Notifier
 from relay.config.settings import Config
 from relay.delivery.attempt import Attempts
+from relay.delivery.clock import ClockWatch
 from relay.delivery.runner import BATCH, Runner
+from relay.mail import queue_id
 from relay.maillog import MailLog
 from relay.spool.engine import Place
 from relay.spool.queries import DeliveryLine, list_deliveries
@@ -139,3 +142,19 @@ async def test_mail_of_an_institution_that_the_configuration_lost_waits(bench: B
     await until(lambda: bench.lines()[0].state == "deferred", "it to be put off")
     assert "has no institution 'gone' any more" in bench.lines()[0].reason
     assert not bench.gates["quick"].passed
+
+
+async def test_what_waits_when_the_clock_is_set_back_is_not_kept_until_it_has_caught_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time
+    monkeypatch.setattr(queue_id, "_clock", queue_id._Clock())  # the other tests keep theirs
+    with monkeypatch.context() as fast:
+        fast.setattr(time, "time", lambda: now() + 7200)
+        bench.runner._clock = ClockWatch(lambda: time.time())
+        for _ in range(30):
+            await bench.accept("slow")
+        assert bench.held < 30, "some wait in the spool"
+    bench.gates["slow"].open.set()
+    await until(lambda: len(bench.gates["slow"].passed) == 30, "all of them", seconds=30)
+    assert bench.gates["slow"].passed == sorted(bench.gates["slow"].passed), "in order of arrival"
