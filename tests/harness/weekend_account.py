@@ -166,6 +166,8 @@ class Scales:
         self._weekend = weekend
         self._node = node
         self._task: asyncio.Task[None] | None = None
+        self.killed_at = 0
+        "Documents on paper when it was started again the last time."
         self.service: list[tuple[int, float]] = []
         "Documents on paper by then, and MiB (PSS) of the service itself."
         self.children: list[tuple[int, float]] = []
@@ -181,8 +183,11 @@ class Scales:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _weigh(self) -> None:
+        before = self._weekend.nodes[self._node].pid
         while True:
             pid, papers = self._weekend.nodes[self._node].pid, self._weekend.on_paper()
+            if pid != before:
+                before, self.killed_at = pid, papers
             if own := proportional(pid):
                 self.service.append((papers, own))
                 self.children.append((papers, sum(proportional(child) for child in offspring(pid))))

@@ -15,7 +15,7 @@ import pytest
 
 from tests.harness.waiting import until
 from tests.harness.weekend import ZONE, Desk, Weekend
-from tests.harness.weekend_account import Scales, account, unfinished
+from tests.harness.weekend_account import Scales, account, most, unfinished
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -36,6 +36,12 @@ ALL = (
 """Of these are out of order: stacks (no paper), branch (switched off), hall (paused in CUPS)."""
 
 FRIDAY = datetime(2027, 10, 29, 16, 30, tzinfo=ZONE)
+SETTLED = 300
+"""Documents on paper after which a service has what it needs."""
+SERVICE_GROWS = 16.0
+"""MiB that it may have more at the end than in the next few hundred."""
+CHILDREN_GROW = 1.5
+"""How many times as much its children may have: they are replaced now and then, and one is there twice for a moment."""
 SATURDAY, SUNDAY, MONDAY = 1, 2, 3
 
 
@@ -133,5 +139,10 @@ async def test_two_thousand_slips_over_the_weekend(
     with capsys.disabled():
         print(f"\n{found}; {time.monotonic() - began:.0f} s")
         for what, weights in (("service", scales.service), ("children", scales.children)):
-            print(what, [(papers, round(weight)) for papers, weight in weights[:: max(len(weights) // 40, 1)]])
+            print(f"{what}, MiB:", [(papers, round(weight)) for papers, weight in weights[:: len(weights) // 40]])
     assert found.faults == [], found.faults
+    assert found.papers == len(weekend.slips) == 2000
+    # A node that was killed begins anew.
+    warm = SETTLED + (scales.killed_at if nodes > 1 else 0)
+    assert most(scales.service, 1600, 9999) < most(scales.service, warm, warm + 300) + SERVICE_GROWS
+    assert most(scales.children, 1600, 9999) < most(scales.children, warm, warm + 300) * CHILDREN_GROW
