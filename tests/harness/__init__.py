@@ -17,7 +17,7 @@ Reads from the bottom up:
     toml           writes and merges configuration tables
     appliance      the real slip-relay process, and its supervisor
     playground     all of it together, and the command `make playground`
-    weekend        desks with opening hours, one node or several, from Friday to Monday (weekend_account: what became of it)
+    weekend        desks with opening hours, one node or several, and a clock (weekend_account: what became of it)
     demo           the command `make demo`
 
 Nothing here touches the machine's own services, and nothing is a mock.
