@@ -7,7 +7,7 @@ Monday every slip lies in its tray once, in order of arrival, and none came whil
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -110,21 +110,14 @@ async def over_the_weekend(weekend: Weekend, slips: int, *, crashes: bool = Fals
     await until(lambda: not left(), lambda: f"{left()} slips to end; {weekend.said()}", seconds=2 * slips, every=2.0)
 
 
-async def test_what_came_over_the_weekend_lies_in_the_tray_on_monday(tmp_path: Path) -> None:
-    async with Weekend(tmp_path, FEW, shows=FRIDAY) as weekend:
-        await over_the_weekend(weekend, 40)
-        found = account(weekend)
-    assert found.faults == [], found.faults
-    assert found.papers == len(weekend.slips)
-    assert found.separators >= 1
-
-
-async def test_the_same_with_two_nodes_of_which_one_dies_and_comes_back(tmp_path: Path) -> None:
+async def test_what_came_over_the_weekend_lies_in_the_tray_on_monday_though_nodes_died(tmp_path: Path) -> None:
+    """The short form: four desks, two nodes, each of which dies once and comes back."""
     async with Weekend(tmp_path, FEW, shows=FRIDAY, nodes=2) as weekend:
         await over_the_weekend(weekend, 40, crashes=True)
         found = account(weekend)
     assert found.faults == [], found.faults
     assert found.papers == len(weekend.slips)
+    assert found.separators >= 1
 
 
 @pytest.mark.prove
@@ -146,3 +139,19 @@ async def test_two_thousand_slips_over_the_weekend(
     warm = SETTLED + (scales.killed_at if nodes > 1 else 0)
     assert most(scales.service, 1600, 9999) < most(scales.service, warm, warm + 300) + SERVICE_GROWS
     assert most(scales.children, 1600, 9999) < most(scales.children, warm, warm + 300) * CHILDREN_GROW
+
+
+@pytest.mark.prove
+async def test_a_clock_that_is_set_back_by_two_hours_keeps_no_slip_waiting(tmp_path: Path) -> None:
+    async with Weekend(tmp_path, (HALL,), shows=FRIDAY) as weekend:
+        await weekend.printers["hall"].fault("media-empty")
+        await weekend.hand_in(14)  # more than the appliance has in its hands: some wait in the spool
+        weekend.clock.set(FRIDAY - timedelta(hours=2))
+        log = weekend.nodes[0].log
+        await until(lambda: "event=clock-set seconds=-7" in log.read_text(encoding="utf-8"), "the step to be seen")
+        await weekend.hand_in(3)
+        await weekend.printers["hall"].mend()
+        await until(lambda: not unfinished(weekend), weekend.said, seconds=120, every=0.5)
+        found = account(weekend)
+    assert found.faults == [], found.faults
+    assert found.papers == 17
