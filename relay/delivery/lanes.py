@@ -59,8 +59,12 @@ class Route:
 class Lane:
     """Deliveries of one destination that wait for their turn, the oldest first."""
 
-    def __init__(self, destination: str, route: Route, *, is_behind: bool, gate: Gate | None = None) -> None:
+    def __init__(
+        self, destination: str, route: Route, *, is_behind: bool, gate: Gate | None = None, is_shared: bool = False
+    ) -> None:
+        """`is_shared` where other nodes may serve it as well, though only one at a time."""
         self.destination = destination
+        self.is_shared = is_shared
         self.route = route
         self.gate = gate
         self.running = 0
@@ -130,7 +134,8 @@ class Lane:
     def leaves_new(self) -> bool:
         """Whether what is accepted now has to wait in the spool."""
         held_up = self.gate is not None and (self.gate.holds_new or self.in_batch)
-        return held_up or self.is_behind or self.is_full or self.is_shut
+        # What comes in at another node may be older: the spool says who is next, and which node prints.
+        return held_up or self.is_shared or self.is_behind or self.is_full or self.is_shut
 
     @property
     def until(self) -> float:
@@ -138,6 +143,11 @@ class Lane:
         if self.gate is None:
             return inf
         return AT_ONCE if self.in_batch else self.gate.until
+
+    @property
+    def yields(self) -> bool:
+        """Whether another node may try what this one has to put off."""
+        return self.is_shared and not self.in_batch
 
     @property
     def is_ready_for_batch(self) -> bool:

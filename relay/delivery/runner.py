@@ -16,6 +16,7 @@ from math import inf
 
 from relay.delivery.attempt import Attempts, Made
 from relay.delivery.batches import Batches
+from relay.delivery.clock import ClockWatch
 from relay.delivery.gates import Gate
 from relay.delivery.lanes import Lane, Route
 from relay.errors import LeaseLost, SpoolError
@@ -62,6 +63,8 @@ class Runner:
         self._caught_up = False
         self._stopping = False
         self._stopped = asyncio.Event()
+        self._alone = frozenset(name for name, transport in transports.items() if transport.limits.by_one_node)
+        self._clock = ClockWatch()
         self._gates = gates or {}
         self._gated = [self._lane(route, route) for route in self._gates]
         self._batches = Batches(store, maillog, self._held, self._fill, self._wake.set)
@@ -193,12 +196,13 @@ class Runner:
 
     async def _claim(self) -> bool:
         """Claims a batch for the lanes that have room; whether there may be more."""
+        await self._see_to_clock()
         self._see_to_hours()
         await self._batches.begin(self._gated)
         until = {lane.destination: lane.until for lane in self._gated if lane.until != inf}
         room = {name: lane.room for name, lane in self._lanes.items()}
         asked = [(lane, lane.left, lane.unclaimed) for name, lane in self._lanes.items() if room[name]]
-        claimed, left = await self._store.claim(BATCH, room, until)
+        claimed, left = await self._store.claim(BATCH, room, until, self._alone)
         for delivery in claimed:
             # What waits here already was taken away from this node by an operator's order: as it is now, it counts.
             if delivery.key not in self._held or self._take_out(delivery.key):
@@ -213,6 +217,14 @@ class Runner:
         for lane in [lane for lane, _, _ in asked if lane.is_idle]:
             self._lanes.pop(lane.destination, None)
         return bool(claimed) and any(name not in self._lanes or not self._lanes[name].is_full for name in left)
+
+    async def _see_to_clock(self) -> None:
+        """A clock that was set back must not keep waiting what was due by the old one."""
+        if step := self._clock.look():
+            self._maillog.service("clock-set", seconds=round(step, 1))
+        if self._clock.owed:
+            await self._store.clock_set_back(self._clock.owed)
+            self._clock.settled()
 
     def _see_to_hours(self) -> None:
         """Opens and closes printers by their hours."""
@@ -249,8 +261,9 @@ class Runner:
         if lane is None:
             # A route that the configuration has no more still has its mail.
             way = self._routes.setdefault(route, Route(route, Limits(1, 1)))
-            gate = self._gates.get(destination)
-            lane = self._lanes[destination] = Lane(destination, way, is_behind=not self._caught_up, gate=gate)
+            gate, is_shared = self._gates.get(destination), way.limits.by_one_node and self._store.is_shared
+            lane = Lane(destination, way, is_behind=not self._caught_up, gate=gate, is_shared=is_shared)
+            self._lanes[destination] = lane
         return lane
 
     def _take_out(self, key: Key) -> bool:
@@ -313,8 +326,10 @@ class Runner:
             if has_place:
                 lane.end()
             if made is not None and made.kept is not None and made.outcome.shut_for is not None:
-                if lane.is_closed:
-                    self._spawn(self._let_go([made.kept], in_order=True))
+                if lane.is_closed or lane.yields:
+                    # Perhaps another node can reach what this one can't.
+                    waiting = lane.empty() if lane.yields else []
+                    self._spawn(self._let_go([made.kept, *waiting], in_order=True))
                 else:
                     lane.put(made.kept)
                 lane.is_shut = True
@@ -326,7 +341,7 @@ class Runner:
             self._fill(lane)
             self._fill_blocked(lane.route)
             lane.settled()
-            if lane.is_behind and not lane.is_full:
+            if (lane.is_behind or lane.is_shared) and not lane.is_full:
                 self._wake.set()
 
     def _learn(self, lane: Lane, outcome: Outcome) -> None:

@@ -146,7 +146,10 @@ def _by_cups(seen: Seen, cups: JobStatus, job_id: int) -> Judgement:
     assert cups.end is not None
     how = f"{cups.end.value}{message}"
     if not cups.began:
-        return Judgement(Verdict.REFUSED, f"the print job {job_id} was {how} before it was printed")
+        # Persons cancel. CUPS by itself gives up a job whose document is late by its clock, and still takes that then.
+        given_up = cups.end is JobEnd.ABORTED and not cups.is_empty
+        verdict = Verdict.AGAIN if given_up else Verdict.REFUSED
+        return Judgement(verdict, f"the print job {job_id} was {how} before it was printed")
     if never_came:
         verdict = Verdict.AGAIN if cups.end is JobEnd.ABORTED else Verdict.REFUSED
         return Judgement(verdict, f"the print job {job_id} was {how} before it reached the printer")

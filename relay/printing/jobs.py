@@ -19,8 +19,10 @@ class JobEnd(Enum):
 
 _NO_TROUBLE = ("Idle", "Printing", "Ready")
 _STOPPED = 6
-_BY_A_PERSON = "Paused"
-"""What CUPS says of a queue that a person paused, unless he gave a reason; else it is the backend's last word."""
+_BY_A_PERSON = ("Paused", "Canceling", *_NO_TROUBLE)
+"""What CUPS says of a queue that a person paused, if not the reason that he gave, or nothing: in the middle of a job it
+is the backend's last word.
+"""
 _HELD = {
     "auth-info-required": "the queue wants a user name and password, which CUPS must be told",
     "cups-held-for-authentication": "the queue wants a user name and password, which CUPS must be told",
@@ -77,8 +79,9 @@ class QueueStatus:
     "What CUPS, or whoever stopped it, said last."
 
     def was_stopped_by_cups(self, job: JobStatus) -> bool:
-        """Whether CUPS stopped it by itself, because of that job, and not a person."""
-        return self.is_stopped and job.began and not self.message.startswith(_BY_A_PERSON)
+        """Whether CUPS stopped it by itself, because of that job, and not a person: the backend said what is wrong."""
+        said = self.message if self.message == job.message else ""
+        return self.is_stopped and job.began and bool(said) and not said.startswith(_BY_A_PERSON)
 
     @property
     def trouble(self) -> str:

@@ -12,7 +12,7 @@ from relay.errors import JobUnknown, PrintError
 from relay.printing.cups import CupsServer
 from relay.printing.device import DeviceJob
 from relay.printing.evidence import Judgement, Seen, Verdict, judge
-from relay.printing.jobs import JobStatus
+from relay.printing.jobs import JobEnd, JobStatus
 from relay.printing.witness import Witness
 
 
@@ -71,9 +71,18 @@ class JobWatch:
             self.status = JobStatus(state=0, message="CUPS does not answer")
             self.began_again = True
         else:
-            self.began_again = self.began_again or 0 < self._processing_at < self.status.processing_at
+            # By CUPS's clock, which may be set back meanwhile.
+            known, now = self._processing_at, self.status.processing_at
+            self.began_again = self.began_again or (known > 0 and now > 0 and known != now)
             self._processing_at = self.status.processing_at
         return self.status
+
+    @property
+    def may_begin_again(self) -> bool:
+        """Whether nothing of it is at the device, as that says itself, unless it never says a word."""
+        if self._devices is None:
+            return not self._witness.answers
+        return all(job.end not in (None, JobEnd.COMPLETED) for job in self._devices)
 
     @property
     def device_is_away(self) -> bool:

@@ -71,6 +71,10 @@ the network, within one would keep its locks, and keep the others from taking ov
 """
 
 
+_SERVER_CLOCK = func.extract("epoch", func.clock_timestamp())
+"""Marks of all nodes have one clock, or one that is ahead would remove those of the others."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Unit:
     work: Work[Any]
@@ -282,7 +286,7 @@ def _put_mark(connection: Connection, mark: str) -> bool:
 
     The same statement sets the transaction's time limit, which ends with it.
     """
-    put = postgresql_insert(commits).values(id=mark, at=time.time()).on_conflict_do_nothing()
+    put = postgresql_insert(commits).values(id=mark, at=_SERVER_CLOCK).on_conflict_do_nothing()
     limit = func.set_config("idle_in_transaction_session_timeout", f"{IDLE * 1000:.0f}", True)
     return connection.execute(put.returning(limit)).first() is not None
 

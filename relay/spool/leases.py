@@ -103,7 +103,7 @@ def let_go_of(connection: Connection, node: str, keys: Collection[Key]) -> None:
 
 def forget_marks(connection: Connection) -> None:
     """Removes marks of commits that nobody asks about any more."""
-    connection.execute(delete(commits).where(commits.c.at < time.time() - _MARKS_KEPT))
+    connection.execute(delete(commits).where(commits.c.at < _now(connection) - _MARKS_KEPT))
 
 
 def _now(connection: Connection) -> float:

@@ -106,6 +106,11 @@ class Store:
         if self._lock is not None:
             self._lock.drop()
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other nodes may be at work with it."""
+        return self._lock is None
+
     def has_room(self, size: int) -> bool:
         """Whether a message of `size` bytes fits on the disk: it is written to the log first, then to the database."""
         if self.place.path is None:
@@ -134,15 +139,19 @@ class Store:
         return self._commits.post(keep, new.message.size)
 
     async def claim(
-        self, limit: int, room: Mapping[str, int] | None = None, until: Mapping[str, float] | None = None
+        self,
+        limit: int,
+        room: Mapping[str, int] | None = None,
+        until: Mapping[str, float] | None = None,
+        alone: Collection[str] = (),
     ) -> tuple[list[Delivery], frozenset[str]]:
         """Up to `limit` deliveries that are due and that nobody holds, the oldest of each destination first; this node
-        holds them now. Of a destination in `room` no more than it says; of one in `until` only what was due by then.
-        With them the destinations that have more.
+        holds them now. Of a destination in `room` no more than it says; of one in `until` only what was due by then; of
+        one in `alone` nothing while another node holds some. With them the destinations that have more.
         """
-        if not await asyncio.to_thread(self._has_come, deliveries.c.due_at, until or {}):
+        if not await asyncio.to_thread(self._has_come, deliveries.c.due_at, until or {}, alone):
             return [], frozenset()
-        return await self.write(lambda c: claims.claim(c, self.node, limit, room or {}, until or {}))
+        return await self.write(lambda c: claims.claim(c, self.node, limit, room or {}, until or {}, alone))
 
     async def waiting_since(self, moments: Mapping[str, float]) -> frozenset[str]:
         """Those of some destinations for which something waits that arrived before the moment given."""
@@ -167,7 +176,9 @@ class Store:
             return []
         return await self.write(lambda c: claims.claim_overdue(c, self.node, limit))
 
-    def _has_come(self, when: Column[Any], until: Mapping[str, float] | None = None) -> bool:
+    def _has_come(
+        self, when: Column[Any], until: Mapping[str, float] | None = None, alone: Collection[str] = ()
+    ) -> bool:
         """Whether the first of these times has come, for a destination that is not to wait. Asked beside the writer: on
         a server each commit is a sync of its own, and a node that has nothing to do would make one every second.
         """
@@ -177,9 +188,15 @@ class Store:
                 first = connection.execute(select(func.min(when)).where(when.is_not(None))).scalar_one()
                 if first is None or first > now:
                     return False
-                return not until or bool(claims.due(connection, now, until))
+                if not until and not (alone and self.is_shared):
+                    return True
+                return bool(claims.due(connection, now, until or {}, self.node, alone))
         except SQLAlchemyError:
             return True  # the writer finds out what is wrong, and waits for a server that is away
+
+    async def clock_set_back(self, seconds: float) -> int:
+        """The clock was set back by so much: nothing waits longer for that; how many deliveries it was about."""
+        return await self.write(lambda c: claims.set_back(c, seconds))
 
     async def begin(self, delivery: Delivery, retry_at: float) -> Delivery:
         """Records that an attempt begins, and when the next one is due should this one never end."""

@@ -27,6 +27,8 @@ class Limits:
     backoff_first: float = 60.0
     "Seconds until a destination that can't be reached is asked again; doubled by each further failure."
     backoff_longest: float = 600.0
+    by_one_node: bool = False
+    "Whether a destination is served by one node at a time, so that its order is kept across nodes."
 
 
 class Transport(Protocol):

@@ -17,7 +17,7 @@ from relay.errors import Interrupted, PrintError
 from relay.maillog import MailLog
 from relay.printing.cups import CupsServer
 from relay.printing.evidence import DEVICE_CONFIRMED, Judgement, Verdict
-from relay.printing.jobs import JobStatus
+from relay.printing.jobs import JobStatus, QueueStatus
 from relay.printing.watching import JobWatch
 from relay.printing.witness import Witness
 from relay.spool.records import Delivery, PrintJob
@@ -29,6 +29,8 @@ HURRY = 0.05
 """Seconds between two questions to a CUPS that is away, and will begin with what is on paper when it is back."""
 RESUME_EVERY = 10.0
 """Seconds between two tries to let a queue go on."""
+QUEUE_EVERY = 5.0
+"""Seconds between two questions about a queue while CUPS says the same of its job: pycups keeps 400 bytes of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,9 @@ class Follower:
         self._poll = poll
         self._interrupted = asyncio.Event()
         self._resumed_at = 0.0
+        self._queue: QueueStatus | None = None
+        self._queue_at = 0.0
+        self._status: JobStatus | None = None
         self.trouble = ""
         "What keeps the job from paper that is followed now."
 
@@ -86,7 +91,7 @@ class Follower:
                     await self._take_from_cups(watch, job_id, job.name)
                 return Followed(judgement, job)
             silent = "the printer does not answer" if watch.device_is_away else ""
-            self.trouble = await self._trouble(watch.status, job) or silent
+            self.trouble = await self._trouble(watch, job) or silent
             if self.trouble != trouble:
                 trouble = self.trouble
                 delivery = await self._store.pending(delivery, trouble)
@@ -113,20 +118,31 @@ class Follower:
                 await asyncio.wait_for(self._interrupted.wait(), min(self._poll, HURRY) if is_away else self._poll)
             await watch.ask_cups()
 
-    async def _trouble(self, status: JobStatus | None, job: PrintJob) -> str:
-        """What keeps the job from paper; a queue that CUPS stopped by itself is let go on."""
+    async def _trouble(self, watch: JobWatch, job: PrintJob) -> str:
+        """What keeps the job from paper; a queue that CUPS stopped by itself is let go on, and begins the job again."""
+        status = watch.status
         if status is None or not status.is_waiting:
             return status.trouble if status is not None else ""
         queue = None
         try:
-            queue = await self._cups.queue_status(job.queue)
-            if queue.was_stopped_by_cups(status) and time.monotonic() - self._resumed_at > RESUME_EVERY:
+            queue = await self._queue_beside(status, job.queue)
+            rested = time.monotonic() - self._resumed_at > RESUME_EVERY
+            if rested and watch.may_begin_again and queue.was_stopped_by_cups(status):
                 self._resumed_at = time.monotonic()
+                self._queue = None
                 await self._cups.resume_queue(job.queue)
                 self._maillog.service("queue-resumed", printer=self._printer, queue=job.queue)
         except PrintError as error:
             return f"{queue.trouble}: {error}" if queue is not None else str(error)
         return queue.trouble or status.trouble
+
+    async def _queue_beside(self, status: JobStatus, name: str) -> QueueStatus:
+        """How the queue stood when CUPS began to say this of the job, or some seconds ago."""
+        now = time.monotonic()
+        if self._queue is None or status != self._status or now - self._queue_at > QUEUE_EVERY:
+            self._queue = await self._cups.queue_status(name)
+            self._queue_at, self._status = now, status
+        return self._queue
 
     async def _rest(self, job_id: int) -> None:
         with contextlib.suppress(TimeoutError):

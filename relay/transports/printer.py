@@ -3,8 +3,8 @@
 Promises (the durability contract, 5): the job's name is committed before the job is created, and its id before the
 document is sent; after a crash CUPS and the device are asked what became of it before anything is sent again; where
 nobody can tell, the delivery is `uncertain` and a person decides. What the printer threw away is printed again. A slip
-that can't be rendered is held with its reason. One slip of a printer is under way at a time, so slips come out in the
-order in which they arrived (at each of several nodes).
+that can't be rendered is held with its reason. One slip of a printer is under way at a time, at one node, so slips come
+out in the order in which they arrived.
 The same slip a second time (the printer's `duplicates`) waits until the first one is settled: when that is on paper it
 is cancelled as its duplicate, else it is printed. What a person had printed once more is never taken for a duplicate.
 """
@@ -65,7 +65,7 @@ class PrinterTransport:
         self.printer = self._printer = printer
         # One slip at the printer, and one that looks for another printer.
         places = 2 if printer.alternates or printer.shares_with else 1
-        self.limits = Limits(total=places, per_destination=places, is_probed=False)
+        self.limits = Limits(total=places, per_destination=places, is_probed=False, by_one_node=True)
         self._config = config
         self._shut_for = min(config.delivery_for(PRINT + printer.name).retry_first, LONGEST_WAIT)
         same = printer.duplicates

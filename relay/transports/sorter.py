@@ -37,7 +37,7 @@ class Reader(Protocol):
 class Sorter:
     """The mail of one institution; `released` when a person has let it go, so that no rule holds it."""
 
-    limits = Limits(total=1, per_destination=1)
+    limits = Limits(total=1, per_destination=1, by_one_node=True)
 
     def __init__(self, config: Config, institution: str, reader: Reader, *, released: bool) -> None:
         self._config = config

@@ -4,6 +4,8 @@ Reads from the bottom up:
 
     waiting        wait for a condition, with a deadline; free ports
     process        a child process that can't outlive the bench
+    preload        small C libraries that a process is started with
+    clock          a wall clock that the test moves, for real processes
     cupsd          a private CUPS scheduler and its queues
     media          what the virtual printers say about their paper
     printers       virtual IPP printers that can be broken and mended
@@ -15,6 +17,7 @@ Reads from the bottom up:
     toml           writes and merges configuration tables
     appliance      the real slip-relay process, and its supervisor
     playground     all of it together, and the command `make playground`
+    weekend        desks with opening hours, one node or several, and a clock (weekend_account: what became of it)
     demo           the command `make demo`
 
 Nothing here touches the machine's own services, and nothing is a mock.

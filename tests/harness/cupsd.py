@@ -16,6 +16,7 @@ import os
 import pwd
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -96,7 +97,16 @@ class CommandFailed(RuntimeError):
 class Cupsd:
     """The scheduler. `async with Cupsd(port) as cupsd:`, or start() and stop()."""
 
-    def __init__(self, port: int, *, retry_seconds: int = 2, log_level: str = "info", guarded: bool = False) -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        retry_seconds: int = 2,
+        log_level: str = "info",
+        guarded: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`environment` is added to its own."""
         self.port = port
         self.address = f"{LOCALHOST}:{port}"
         self.folder = Path(tempfile.mkdtemp(prefix="slip-relay-cups-", dir="/tmp"))
@@ -107,7 +117,11 @@ class Cupsd:
         self._process = Process(
             ["cupsd", "-f", "-c", str(conf), "-s", str(files)],
             self.folder / "output.log",
-            environment={"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={self.folder}/no-bus", "HOME": str(self.folder)},
+            environment={
+                "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={self.folder}/no-bus",
+                "HOME": str(self.folder),
+                **(environment or {}),
+            },
         )
         self.folder.chmod(0o755)
         for name in FOLDERS:

@@ -13,11 +13,10 @@ made at all: a failed fsync leaves what it should have synced wherever it was.
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 from tests.harness.power_loss import Event
-from tests.harness.process import find_program
+from tests.harness.preload import compiled
 
 SOURCE = Path(__file__).with_suffix(".c")
 
@@ -27,9 +26,7 @@ class Faults:
 
     def __init__(self, folder: Path, *, watch: str | None = None) -> None:
         self._control, self._log = folder / "faults.rules", folder / "faults.log"
-        library = folder / "faults.so"
-        if not library.exists():
-            _compile(library)
+        library = compiled(SOURCE, folder)
         self.environment = {"LD_PRELOAD": str(library), "BENCH_FAULTS": str(self._control)}
         "What the process needs in its environment."
         if watch is not None:
@@ -49,18 +46,6 @@ class Faults:
     def events(self) -> list[Event]:
         """What was logged, in order. A failed call is an event that is not `ok`."""
         return _read(self._log.read_bytes()) if self._log.exists() else []
-
-
-def _compile(library: Path) -> None:
-    options = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror"]
-    done = subprocess.run(
-        [find_program("gcc"), *options, "-o", str(library), str(SOURCE), "-ldl", "-lpthread"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{SOURCE.name} can't be compiled: {done.stderr.strip()}")
 
 
 def _read(log: bytes) -> list[Event]:

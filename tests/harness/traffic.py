@@ -121,14 +121,14 @@ class Traffic:
         return [item for item in self.items if item.answered]
 
     async def _send(self, number: int, make: Callable[[], Item]) -> None:
-        client = _Client(self._ports, number)
+        client = Client(self._ports, number)
         while not self._stopping.is_set():
             await self._hand_in(client, make())
             await asyncio.sleep(self._pause)
         client.close()
 
     async def _print(self, number: int, printer: VirtualPrinter) -> None:
-        client = _Client(self._ports, number)
+        client = Client(self._ports, number)
         made = 0
         while not self._stopping.is_set():
             await self._hand_in(client, self._slip(printer.name))
@@ -139,7 +139,7 @@ class Traffic:
                 await asyncio.sleep(PAUSE)
         client.close()
 
-    async def _hand_in(self, client: _Client, item: Item) -> None:
+    async def _hand_in(self, client: Client, item: Item) -> None:
         self.items.append(item)
         while not item.answered:
             try:
@@ -177,7 +177,7 @@ class Traffic:
         return Item(mark, (recipient,), samples.transit_slip(recipient, message_id=f"<{mark}@lib.example>"))
 
 
-class _Client:
+class Client:
     """One SMTP session after the other."""
 
     def __init__(self, ports: list[int], number: int) -> None:

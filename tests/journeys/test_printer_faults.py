@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
+from relay.config.printers import Cups
+from relay.printing.cups import CupsServer
 from tests.harness import samples
 from tests.harness.playground import Playground
 from tests.harness.waiting import until
@@ -140,6 +142,17 @@ async def cups_hangs(story: Story) -> AsyncIterator[None]:
     os.kill(story.playground.cupsd.pid, signal.SIGCONT)
 
 
+@asynccontextmanager
+async def five_hundred_jobs(story: Story) -> AsyncIterator[None]:
+    """So many as CUPS takes by default, all of other people, and none of them ends."""
+    await story.playground.cupsd.restart_with("MaxJobs 500")
+    others = CupsServer(Cups(server=story.playground.cupsd.address, username="others"))
+    held = {"job-hold-until": "indefinite"}
+    jobs = await others.ask(lambda cups: [cups.createJob("laser", "theirs", held) for _ in range(500)])
+    yield
+    await others.ask(lambda cups: [cups.cancelJob(job) for job in jobs])
+
+
 ROWS = {
     "out of paper": Row(of_printer("media-empty"), "media-empty"),
     "jam": Row(of_printer("media-jam"), "media-jam"),
@@ -149,6 +162,9 @@ ROWS = {
     "hangs": Row(hangs),
     "slow": Row(slow),
     "paused in CUPS by a person": Row(of_cups("cupsdisable", "cupsenable"), "the queue is paused in CUPS"),
+    "paused by a person in the middle": Row(
+        of_cups("cupsdisable", "cupsenable"), "the queue is paused in CUPS", while_printing=True
+    ),
     "paused by CUPS itself": Row(stopped_by_cups, "the queue is paused in CUPS"),
     "wants a password": Row(wants_password, "wants a user name and password"),
     "rejects jobs": Row(of_cups("cupsreject", "cupsaccept"), "not accepting jobs"),
@@ -156,6 +172,7 @@ ROWS = {
     "CUPS stopped": Row(cups_is_stopped, "can't be reached"),
     "CUPS restarted in the middle": Row(cups_restarts, while_printing=True, may_be_twice=True),
     "CUPS hangs": Row(cups_hangs, "did not answer"),
+    "500 jobs of others": Row(five_hundred_jobs, "Too many active jobs"),
 }
 
 

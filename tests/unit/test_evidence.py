@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from relay.printing.evidence import (
     grade_of,
     judge,
 )
-from relay.printing.jobs import JobStatus
+from relay.printing.jobs import JobStatus, QueueStatus
 
 PROCESSING = JobStatus(state=5, began=True)
 PENDING = JobStatus(state=3)
@@ -25,6 +26,8 @@ COMPLETED = JobStatus(state=9, began=True)
 CANCELLED = JobStatus(state=7, began=True)
 CANCELLED_EARLY = JobStatus(state=7)
 ABORTED = JobStatus(state=8, began=True, message="Filter failed")
+GIVEN_UP = JobStatus(state=8)
+GIVEN_UP_EMPTY = JobStatus(state=8, is_empty=True)
 LOST = JobStatus(state=3, is_empty=True)
 
 D_PROCESSING = DeviceJob(1, 5)
@@ -133,3 +136,24 @@ def test_the_word_of_cups_is_worth_what_its_backend_knows() -> None:
         assert grade_of(uri) == SPOOLER_CONFIRMED
     for uri in ("socket://10.0.0.5:9100", "lpd://10.0.0.5/q", "usb://EPSON/TM-T20", "file:///dev/null", "nobody", ""):
         assert grade_of(uri) == HANDED_OVER
+
+
+def test_what_cups_gave_up_before_it_began_is_printed_again_if_its_document_is_there() -> None:
+    """Its clock was set between job and document. Where the document is gone, CUPS may have printed it and crashed."""
+    again = judged(GIVEN_UP)
+    assert again is not None
+    assert (again.verdict, again.why) == (Verdict.AGAIN, "the print job 12 was aborted before it was printed")
+    refused = judged(GIVEN_UP_EMPTY)
+    assert refused is not None
+    assert refused.verdict is Verdict.REFUSED
+
+
+def test_a_queue_was_stopped_by_cups_where_the_backend_said_why() -> None:
+    words = "The printer is not responding."
+    job = JobStatus(state=3, began=True, message=words)
+    assert QueueStatus(True, True, words).was_stopped_by_cups(job)
+    assert not QueueStatus(False, True, words).was_stopped_by_cups(job)
+    assert not QueueStatus(True, True, "Toner is ordered").was_stopped_by_cups(job), "a person's reason"
+    assert not QueueStatus(True, True, words).was_stopped_by_cups(replace(job, began=False))
+    for said in ("", "Paused", "Idle.", "Printing.", "Canceling print job."):
+        assert not QueueStatus(True, True, said).was_stopped_by_cups(replace(job, message=said)), said

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -39,6 +41,34 @@ def test_jobs_of_an_answer_are_kept_apart() -> None:
         ([1], ["slip-a"], [9]),
         ([2], ["slip-b"], [5]),
     ]
+
+
+def test_values_of_all_kinds_are_read_or_left_out() -> None:
+    first = attribute(0x44, "reasons", b"none") + attribute(0x44, "", b"media-empty-error")
+    collection = attribute(0x34, "media-col", b"") + attribute(0x4A, "", b"size") + attribute(0x21, "", b"\0\0\0\1")
+    named = attribute(0x36, "job-name", b"\0\x02de\0\x06slip-\xc3")
+    rest = attribute(0x22, "accepts", b"\1") + attribute(0x13, "nothing", b"") + attribute(0x33, "range", b"12345678")
+    number = attribute(0x23, "state", struct.pack(">i", -5))
+    (group,) = ipp.answer(response(b"\x04" + first + collection + attribute(0x37, "", b"") + named + rest + number))
+    assert group["reasons"] == ["none", "media-empty-error"]
+    assert (group["job-name"], group["accepts"], group["state"]) == (["slip-\ufffd"], [True], [-5])
+    assert not any(group.get(name) for name in ("media-col", "size", "nothing", "range"))
+
+
+def test_reading_answers_takes_no_memory() -> None:
+    content = response(job(1, b"slip-a", 9), job(2, b"slip-b", 5))
+    for _ in range(100):
+        ipp.answer(content)
+    before = resident()
+    for _ in range(4000):
+        ipp.answer(content)
+    assert resident() - before < 2_000_000, "pycups kept some 5 KB of each"
+
+
+def resident() -> int:
+    """The memory of this process, in bytes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_an_answer_without_jobs_has_none() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
@@ -10,9 +12,11 @@ import pytest
 import pytest_asyncio
 
 from relay.bounces.notify import Notifier
-from relay.config.settings import Config
+from relay.config.settings import Config, Spool
 from relay.delivery.attempt import Attempts
+from relay.delivery.clock import ClockWatch
 from relay.delivery.runner import BATCH, Runner
+from relay.mail import queue_id
 from relay.maillog import MailLog
 from relay.spool.engine import Place
 from relay.spool.queries import DeliveryLine, list_deliveries
@@ -20,6 +24,7 @@ from relay.spool.records import Delivery, Key, Outcome, State
 from relay.spool.store import Store
 from relay.transports import Limits
 from tests.accepted import new_message
+from tests.harness.postgres import Postgres
 from tests.harness.waiting import until
 
 pytestmark = pytest.mark.asyncio
@@ -35,12 +40,15 @@ class Gate:
         self.open = asyncio.Event()
         self.passed: list[Key] = []
         self.faults = 0
+        self.shut_for: float | None = None
 
     async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
         await self.open.wait()
         if self.faults:
             self.faults -= 1
             raise RuntimeError("a bug in a transport")
+        if self.shut_for is not None:
+            return Outcome(State.DEFERRED, "CUPS can't be reached from here", shut_for=self.shut_for)
         self.passed.append(delivery.key)
         return Outcome(State.DELIVERED)
 
@@ -54,10 +62,11 @@ class Gate:
 class Bench:
     """A store and a runner with two routes, `slow` and `quick`."""
 
-    def __init__(self, config: Config, place: Place) -> None:
+    def __init__(self, config: Config, place: Place, slow: Limits | None = None) -> None:
         self.place = place
         self.store = Store(place)
         self.gates = {"slow": Gate(), "quick": Gate(concurrency=5)}
+        self.gates["slow"].limits = slow or self.gates["slow"].limits
         attempts = Attempts(config, self.store, self.gates, Notifier(config), MailLog())
         self.runner = Runner(self.store, attempts, self.gates, MailLog())
 
@@ -139,3 +148,50 @@ async def test_mail_of_an_institution_that_the_configuration_lost_waits(bench: B
     await until(lambda: bench.lines()[0].state == "deferred", "it to be put off")
     assert "has no institution 'gone' any more" in bench.lines()[0].reason
     assert not bench.gates["quick"].passed
+
+
+async def test_what_waits_when_the_clock_is_set_back_is_not_kept_until_it_has_caught_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time
+    monkeypatch.setattr(queue_id, "_clock", queue_id._Clock())  # the other tests keep theirs
+    with monkeypatch.context() as fast:
+        fast.setattr(time, "time", lambda: now() + 7200)
+        bench.runner._clock = ClockWatch(lambda: time.time())
+        for _ in range(30):
+            await bench.accept("slow")
+        assert bench.held < 30, "some wait in the spool"
+    bench.gates["slow"].open.set()
+    await until(lambda: len(bench.gates["slow"].passed) == 30, "all of them", seconds=30)
+    assert bench.gates["slow"].passed == sorted(bench.gates["slow"].passed), "in order of arrival"
+
+
+async def test_what_one_node_has_to_put_off_another_one_delivers_in_order(
+    postgres: Postgres, make_config: Callable[..., Config]
+) -> None:
+    config = make_config(delivery={"retry_first": 0.05, "retry_longest": 0.1})
+    place = Place.of(Spool(url=postgres.create_database()))
+    cut_off, other = (Bench(config, place, Limits(1, 1, by_one_node=True)) for _ in range(2))
+    for bench in (cut_off, other):
+        bench.gates["slow"].open.set()
+    cut_off.gates["slow"].shut_for = 30.0
+    async with started(cut_off):
+        for _ in range(5):
+            await cut_off.accept("slow")
+        await until(lambda: "from here" in cut_off.lines()[0].reason, "it to be tried")
+        async with started(other):
+            await until(lambda: len(other.gates["slow"].passed) == 5, "the other node to deliver them")
+            assert other.gates["slow"].passed == [line.key for line in other.lines()]
+            await other.accept("slow")
+            await until(lambda: len(other.gates["slow"].passed) == 6, "what came later")
+
+
+@contextlib.asynccontextmanager
+async def started(bench: Bench) -> AsyncIterator[None]:
+    """A node at work."""
+    bench.store.open()
+    running = asyncio.create_task(bench.runner.run())
+    yield
+    await bench.runner.stop(timeout=5)
+    await running
+    await asyncio.to_thread(bench.store.close)
