@@ -38,7 +38,7 @@ from relay.outgoing.sign import Signer
 from relay.pictures.fetch import Fetcher
 from relay.pictures.shelf import Shelf
 from relay.printing.cups import CupsServer
-from relay.routing.rules import DISCARD, HOLD, PRINT, RELEASED, SORT
+from relay.routing.rules import DISCARD, HOLD, PRINT, RELEASED, SORT, merges
 from relay.slips import trial
 from relay.slips.pool import RenderPool
 from relay.slips.selectors import check_selector
@@ -199,7 +199,8 @@ class Appliance:
             calendar = Calendar.of(printer, self._config.server.time_zone)
             if calendar is not None:
                 binder = BatchBinder(printer, self._config, self._store, self._renderer, self._cups, self._maillog)
-                gates[PRINT + printer.name] = Gate(calendar, binder if printer.has_batches else None)
+                has_batches = printer.has_batches or merges(self._config, printer)
+                gates[PRINT + printer.name] = Gate(calendar, binder if has_batches else None)
         return gates
 
 

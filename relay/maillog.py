@@ -198,6 +198,11 @@ class MailLog:
         self.metrics.batches.labels(printer, separator).inc()
         self._write("batch", printer=printer, slips=slips, separator=separator, why=why)
 
+    def merged(self, queue_id: str, number: int, *, route: str, bundle: str) -> None:
+        """A slip comes out in one document with others: the delivery that is its bundle."""
+        self.metrics.merged.labels(route).inc()
+        self._write("merged", id=queue_id, delivery=number, route=route, bundle=bundle)
+
     def cleaned(self, *, bodies: int, messages: int, pdfs: int, pages: int) -> None:
         """The clean-up removed something: bodies, whole messages with their history, what was printed as a PDF, free
         pages of an SQLite file.

@@ -34,6 +34,7 @@ class Metrics:
         self.batches = self._counter(
             "batches", "Batches of slips, by what became of their separator page.", "printer", "separator"
         )
+        self.merged = self._counter("merged", "Slips that come out in one document with others.", "route")
         self.notices = self._counter("notices", "What people were told, and that it was over.", "kind", "what")
         self.open_slips = self._gauge("open_slips", "Slips that are to come out.", "printer")
         self.oldest_slip = self._gauge("oldest_slip_seconds", "Age of the oldest of these.", "printer")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from relay.cli.tables import clean, clock
+from relay.config.printers import Printer
 from relay.config.settings import Config
 from relay.errors import HeaderError
 from relay.mail import headers
@@ -150,7 +151,7 @@ def _action(config: Config, name: str) -> str:
         value = getattr(rule, setting)
         if value not in (None, ()):
             words.append(f"{setting} {', '.join(value) if isinstance(value, tuple) else value}")
-    return "; ".join([*words, *(["discard"] if rule.discard else [])])
+    return "; ".join([*words, *(name for name in ("merge", "discard") if getattr(rule, name))])
 
 
 def _ways(config: Config, decision: Decision) -> list[str]:
@@ -168,13 +169,20 @@ def _way(config: Config, decision: Decision) -> str:
     if route.printer is not None:
         printer = config.printer(route.printer)
         copies = f", {decision.copies} copies" if decision.copies > 1 else ""
-        return f"printed on {printer.name} with the profile {decision.profile or printer.profile}{copies}"
+        merge = "" if not decision.merge else f", {_merging(printer)}"
+        return f"printed on {printer.name} with the profile {decision.profile or printer.profile}{copies}{merge}"
     if route.name == rules.DISCARD:
         return "dropped: accepted, recorded, and nothing more"
     if route.name.startswith(rules.HOLD):
         rule = next(rule for rule in config.rules if rule.name == route.name.removeprefix(rules.HOLD))
         return f"held for a person: {rule.hold}"
     return f"sent by {route.name}"
+
+
+def _merging(printer: Printer) -> str:
+    if printer.slips_wait:
+        return "in one document with others that wait with it"
+    return "by itself: merge is for slips that wait, and this printer has neither hours nor release times"
 
 
 def _from_domains(content: bytes) -> tuple[str, ...]:

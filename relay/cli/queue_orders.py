@@ -134,7 +134,7 @@ def named(config: Config, name: str) -> Iterator[Key]:
     queue_id, slash, number = name.upper().partition("/")
     if slash and not (number.isascii() and number.isdigit()):
         raise click.UsageError(f"{name} is not QUEUE-ID/NUMBER, as in 06GXWTSGYD8QM/0")
-    keys = keys_of(Place.of(config.spool), queue_id)
+    keys = keys_of(Place.of(config.spool), queue_id, bundles=bool(slash))
     if slash:
         keys = [key for key in keys if key[1] == int(number)]
     if not keys:

@@ -6,7 +6,8 @@
   oldest's).
 - a message (`queue show`, and a list of them from `queue trace`): the fields of `relay.spool.records.Message`,
   `has_body`, and `deliveries`, which have besides `history` (attempts), `orders`, `dsns`, `job` (null for none),
-  `duplicates` (ids of deliveries that are the same slip and were not printed) and `has_paper` (its PDF is kept).
+  `duplicates` (ids of deliveries that are the same slip and were not printed), `has_paper` (its PDF is kept) and
+  `slips` (ids of those that a bundle is the document of).
 - printers (`printers`): `{"server": {name, settings_read, faults}, "printers": [...]}`; a printer is `{name,
   institution, queue, state, device, evidence, profile, paper, has_paper, waiting, driver, error_policy, faults}`, a
   fault `{what, mend, stops}`. What is not known, because the queue is missing, is null.
@@ -113,4 +114,5 @@ def _with_history(history: DeliveryHistory, waiting: Waiting) -> Json:
         "job": asdict(history.job) if history.job is not None else None,
         "duplicates": list(history.duplicates),
         "has_paper": history.has_paper,
+        "slips": list(history.slips),
     }

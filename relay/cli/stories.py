@@ -41,9 +41,14 @@ def _tell_delivery(delivery: DeliveryHistory, waiting: Waiting) -> None:
         made += f", a {'marked' if line.marked else 'plain'} reprint of {line.queue_id}/{line.reprint_of}"
     printing = f"  profile {line.profile}" if line.profile else ""
     printing += f"  {line.copies} copies" if line.copies > 1 else ""
+    printing += "  may be merged" if line.merge else ""
     _line(f"  delivery {line.queue_id}/{line.number}{made}{printing}{asked}")
     if delivery.job is not None:
         _line(f"  {_job(delivery.job)}")
+    if line.bundle:
+        _line(f"  a slip of the bundle {line.bundle}: one document with others")
+    if delivery.slips:
+        _line(f"  a bundle, one document of {len(delivery.slips)} slips: {', '.join(delivery.slips)}")
     if line.duplicate_of:
         _line(f"  a duplicate of {line.duplicate_of}, and no paper of its own")
     for duplicate in delivery.duplicates:

@@ -168,6 +168,12 @@ class Printer(Settings):
         return value
 
     @property
+    def slips_wait(self) -> bool:
+        """Whether there are times at which slips wait for it."""
+        is_closed_sometimes = self.hours is not None or bool(self.holidays)
+        return bool(self.release_at) or (is_closed_sometimes and self.outside_hours == "hold")
+
+    @property
     def has_batches(self) -> bool:
         """Whether what waited is let out as a batch, and not slip by slip."""
         return self.separator or self.sort is not None
@@ -177,9 +183,8 @@ class Printer(Settings):
         is_closed_sometimes = bool(self.hours is not None or self.holidays)
         if self.outside_hours == "print" and not is_closed_sometimes:
             raise ValueError('outside_hours = "print" is for a printer that has hours or holidays')
-        waits = bool(self.release_at) or (is_closed_sometimes and self.outside_hours == "hold")
         for name in ("separator", "max_batch", "sort"):
-            if getattr(self, name) and not waits:
+            if getattr(self, name) and not self.slips_wait:
                 raise ValueError(f"{name} is for batches: it needs release_at, or hours outside of which slips wait")
         if self.max_batch is not None and not self.separator:
             raise ValueError("max_batch needs separator = true, or nobody could tell the batches apart")

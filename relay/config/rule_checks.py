@@ -47,6 +47,7 @@ def nonsense(config: Config) -> Iterator[tuple[Place, str]]:
     """Rules that can never match, and actions that would lead from one institution to another."""
     for i, rule in enumerate(config.rules):
         yield from _across(config, i, rule)
+        yield from _merges_nothing(config, i, rule)
         for earlier in config.rules[:i]:
             if earlier.decides and _covers(config, earlier, rule):
                 yield ("rules", i), f"never matches: the rule {earlier.name!r} before it takes all that it would take"
@@ -72,6 +73,18 @@ def _across(config: Config, i: int, rule: Rule) -> Iterator[tuple[Place, str]]:
     source = next((source for source in config.sources if source.name == rule.source), None)
     if source is not None and own not in source.institutions:
         yield ("rules", i, "source"), f"the source {source.name!r} does not send for {own!r}"
+
+
+def _merges_nothing(config: Config, i: int, rule: Rule) -> Iterator[tuple[Place, str]]:
+    """Slips come out as one document where they wait, and nowhere else."""
+    if not rule.merge:
+        return
+    what = "merge is for slips that wait for a printer's hours or release_at"
+    if rule.print is not None:
+        if not config.printer(rule.print).slips_wait:
+            yield ("rules", i, "merge"), f"{what}, and none ever wait for {rule.print!r}"
+    elif not any(each.slips_wait and rule.institution in (None, each.institution) for each in config.printers):
+        yield ("rules", i, "merge"), f"{what}, and no printer that it could be for has any"
 
 
 def _covers(config: Config, earlier: Rule, later: Rule) -> bool:

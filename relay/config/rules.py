@@ -35,7 +35,7 @@ class Rule(Settings):
     """What happens with mail that fits all its conditions; the rules are asked in their order.
 
     A rule with an action (print, next_hop, hold, discard, forward) decides, and is the last one asked. One without an
-    action only adds copies, or sets profile and number of copies, and the next rule is asked.
+    action only adds copies, or says how it is printed (profile, copies, merge), and the next rule is asked.
     """
 
     name: Name
@@ -87,6 +87,8 @@ class Rule(Settings):
     "Profile that lays it out, instead of the printer's own."
     copies: Annotated[int, Field(ge=1, le=20)] | None = None
     "How often it is printed, whatever the profile says."
+    merge: bool = False
+    "Short slips that wait for the same printer's hours or release time come out as one document, several on a sheet."
 
     @field_validator("hours")
     @classmethod
@@ -99,16 +101,16 @@ class Rule(Settings):
     def _makes_sense(self) -> Self:
         actions = [self.print is not None, self.next_hop is not None, self.hold is not None, self.discard]
         actions.append(bool(self.forward))
-        more = bool(self.copy_to) or self.profile is not None or self.copies is not None
+        for_paper = self.profile is not None or self.copies is not None or self.merge
         if sum(actions) > 1:
             raise ValueError("a rule has only one of print, next_hop, hold, discard and forward")
-        if not any(actions) and not more:
+        if not any(actions) and not self.copy_to and not for_paper:
             raise ValueError(
                 "a rule has exactly one of print, next_hop, hold, discard and forward, "
-                "or else copy_to, profile or copies"
+                "or else copy_to, profile, copies or merge"
             )
-        if (self.profile is not None or self.copies is not None) and any(actions) and self.print is None:
-            raise ValueError("profile and copies are for what is printed")
+        if for_paper and any(actions) and self.print is None:
+            raise ValueError("profile, copies and merge are for what is printed")
         if self.same_list and not self.elements:
             raise ValueError("same_list needs the elements that are to be in the same list")
         if self.time_zone is not None and self.hours is None and not self.days:

@@ -33,6 +33,8 @@ class Ways:
         """The way of a delivery, with its times counted from now. Raises OrderError when it has none."""
         route, destination = delivery.route, delivery.destination
         if route not in self._routes:
+            if delivery.is_bundle:
+                raise OrderError(f"the configuration has no route {route} any more: put it back, or cancel the bundle")
             institution = delivery.message.institution
             if institution not in self._institutions:
                 raise OrderError(f"the configuration has neither the route {route} nor the institution {institution}")

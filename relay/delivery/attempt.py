@@ -146,6 +146,8 @@ class Attempts:
         if delivery.message.institution not in self._institutions:
             reason = f"the configuration has no institution {delivery.message.institution!r} any more"
             return Outcome(State.DEFERRED, reason), b""
+        if delivery.is_bundle:
+            content = b""  # its letters are those of its slips, whatever became of the first one's
         try:
             content = await self._store.content(delivery.message) if content is None else content
         except CorruptBody as error:

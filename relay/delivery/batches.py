@@ -1,7 +1,7 @@
 """Batches: what waited for a printer until it opened, or until a release time, let out in one go.
 
 Does: takes all that waits since before that moment out of the spool, has it put in order, and gives it to the lane
-batch by batch, each after its separator page.
+batch by batch, each after its separator page, with the slips that may share a document as one.
 Promises: a batch belongs to one node. Which slips are of it is a matter of their arrival and the clock, not of memory:
 after a crash what is left is a batch again. The slips go the way of all slips; a separator that can't be printed, and
 letters that can't be read, hold up none of them.
@@ -87,7 +87,8 @@ class Batches:
             while rest and not lane.is_closed:
                 with self._forgiven(lane):
                     await binder.announce(rest[0])
-                lane.put_batch(rest.pop(0))
+                lane.put_batch(await self._merged(binder, rest[0]))
+                del rest[0]
                 self._fill(lane)
                 await lane.drained.wait()
         except Exception as error:
@@ -107,6 +108,26 @@ class Batches:
             if len(some) < STEP:
                 break
         slips.sort(key=lambda slip: slip.key)
+
+    async def _merged(self, binder: Binder, batch: Sequence[Delivery]) -> list[Delivery]:
+        """The batch with those slips as one delivery that come out as one document."""
+        merged: list[Delivery] = []
+        for group in binder.groups(batch):
+            if len(group) == 1:
+                merged += group
+                continue
+            try:
+                made = await self._store.bundle(group)
+            except Exception as error:  # each goes by itself; should it have been made after all, then none of them
+                self._maillog.fault("bundle", error)
+                merged += group
+                continue
+            self._held.difference_update(slip.key for slip in group)
+            self._held.add(made.bundle.key)
+            merged.append(made.bundle)
+            for slip in made.slips:
+                self._maillog.merged(slip.message.queue_id, slip.number, route=slip.route, bundle=str(made.bundle))
+        return merged
 
     @contextlib.contextmanager
     def _forgiven(self, lane: Lane) -> Iterator[None]:

@@ -29,6 +29,10 @@ class Binder(Protocol):
         """The slips in the order in which they are to come out, in batches."""
         ...
 
+    def groups(self, batch: Sequence[Delivery]) -> list[list[Delivery]]:
+        """The batch, with those slips together that come out as one document."""
+        ...
+
     async def announce(self, batch: Sequence[Delivery]) -> None:
         """Prints what comes before a batch, if it can."""
         ...

@@ -151,10 +151,10 @@ class Acceptance:
         decision = rules.decide(self._config, arrival)
         if decision is not None and decision.is_one_way and decision.route is not None:
             route, destination = decision.route.name, decision.route.destination
-            profile, copies = decision.profile, decision.copies
+            profile, copies, merge = decision.profile, decision.copies, decision.merge
         else:
             route = destination = rules.SORT + message.institution
-            profile, copies = "", 0
+            profile, copies, merge = "", 0, False
         warn_at, expires_at = self._config.delivery_for(route).deadlines(message.received_at)
         return NewDelivery(
             recipient=str(recipient),
@@ -166,6 +166,7 @@ class Acceptance:
             expires_at=expires_at,
             profile=profile,
             copies=copies,
+            merge=merge,
         )
 
     def _keep(self, new: NewMessage, arrived: Arrived) -> asyncio.Future[list[Delivery]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from relay.config.printers import Printer
 from relay.config.rules import Rule
 from relay.config.settings import Config
 from relay.mail.address import Address, parse_address
@@ -61,6 +62,7 @@ class Decision:
     "What goes as well."
     profile: str = ""
     copies: int = 0
+    merge: bool = False
 
     @property
     def is_one_way(self) -> bool:
@@ -122,7 +124,7 @@ def decide(
 def _with_what_is_added(
     config: Config, arrival: Arrival, decision: Decision, added: list[Rule], deciding: Rule | None = None
 ) -> Decision:
-    """The decision with copies, profile and number of copies: of each setting the first rule that has it counts."""
+    """The decision with copies, and how it is printed: of each setting the first rule that has it counts."""
     because, route = decision.because, decision.route
     if added:
         names = " and ".join(rule.name for rule in added)
@@ -142,6 +144,7 @@ def _with_what_is_added(
         copies_to=tuple(copies_to.values()),
         profile=next((rule.profile for rule in asked if rule.profile), "") if on_paper else "",
         copies=next((rule.copies for rule in asked if rule.copies), 0) if on_paper else 0,
+        merge=on_paper and any(rule.merge for rule in asked),
     )
 
 
@@ -169,6 +172,14 @@ def judge(
 def may_use(config: Config, rule: Rule, institution: str) -> bool:
     """Whether a rule is for this institution's mail: one that prints is, where the printer is the institution's."""
     return rule.print is None or config.printer(rule.print).institution == institution
+
+
+def merges(config: Config, printer: Printer) -> bool:
+    """Whether a rule lets slips of a printer come out in one document."""
+    return any(
+        rule.merge and rule.print in (None, printer.name) and rule.institution in (None, printer.institution)
+        for rule in config.rules
+    )
 
 
 def wanted(config: Config, institution: str) -> Wanted:

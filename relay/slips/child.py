@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from relay.config.pictures import Pictures
 from relay.config.profiles import BUILT_IN_PROFILES, Profile
 from relay.errors import RenderError
-from relay.slips import facts, frames, sandbox
+from relay.slips import facts, frames, sandbox, stack
 from relay.slips.describe import describe
 from relay.slips.page import slip_templates
 from relay.slips.render import Renderer
@@ -73,6 +73,9 @@ def _answer(renderer: Renderer, header: dict[str, Any], message: bytes) -> tuple
             wanted = facts.wanted_from(header)
             return facts.answer(describe(message, wanted), wanted), b""
         profile = Profile.model_validate(header["profile"])
+        if "stack" in header:
+            stacked = stack.stack(message, header["stack"], profile, renderer.max_pages)
+            return frames.slip_header(stacked), stacked.pdf
         if "mark" in header:
             marked = renderer.mark(message, header["mark"], profile)
             return frames.slip_header(marked), marked.pdf

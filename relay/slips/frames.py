@@ -9,6 +9,7 @@ says is read as words and numbers, because a child has read hostile mail.
     child -> service   {"pages": ..., ...}           PDF         or
                        {"error": "...", "died": false}
     service -> child   {"mark": TEXT, "profile": {...}}   PDF    a reprint that is to say so; answered as a slip
+    service -> child   {"stack": [LENGTH, ...], "profile": {...}}   PDFs   several slips as one document; the same
     service -> child   {"describe": {...}}           message     what the rules ask of a letter (`relay.slips.facts`)
     child -> service   {"type": ..., ...}                        after "began", as above
 """

@@ -17,7 +17,7 @@ import contextlib
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -131,6 +131,11 @@ class RenderPool:
         """A PDF that was rendered for that profile, with a line of text on it. Raises as `render` does."""
         request = {"mark": text, "profile": profile.model_dump(mode="json")}
         return await self._ask(request, pdf, frames.slip_from)
+
+    async def stack(self, pdfs: Sequence[bytes], profile: Profile) -> Slip:
+        """Slips of a profile, rendered on strips or on its sheets, as one document. Raises as `render` does."""
+        request = {"stack": [len(pdf) for pdf in pdfs], "profile": profile.model_dump(mode="json")}
+        return await self._ask(request, b"".join(pdfs), frames.slip_from)
 
     async def describe(self, message: bytes, wanted: Wanted) -> Facts:
         """What the rules want to know of the letter of a message. Raises as `render` does."""

@@ -40,7 +40,7 @@ class Renderer:
     """Renders slip after slip. One per child; not for several threads."""
 
     def __init__(self, max_pages: int = 50, engine: Engine | None = None) -> None:
-        self._max_pages = max_pages
+        self.max_pages = max_pages
         self._engine = engine or Engine()
         self._templates: dict[str, Environment] = {}
         self._count = 0
@@ -88,7 +88,7 @@ class Renderer:
         page = Page.of(profile, 1.0)
         width, height = page.content_mm
         # A little less than the page, so that no rounding makes a second one of it.
-        room = Room(width, None if page.is_roll else height - 0.5, profile.dpi, self._max_pages, profile.monochrome)
+        room = Room(width, None if page.is_roll else height - 0.5, profile.dpi, self.max_pages, profile.monochrome)
         attachments = [attachment for attachment in letter.attachments if not album.shows(attachment.content)]
         enclosure = enclose(attachments, room, profile.attachments)
         if not letter.html and not enclosure.sheets and not enclosure.notices:
@@ -130,11 +130,11 @@ class Renderer:
         )
         if attached.sheets and attached.sheets[0].url not in html:
             raise RenderError(f"the template {profile.template} has no block `attachments`, and the message has some")
-        most, kept = 1 if page.is_roll else self._max_pages, arrangement.stylesheet(page.scale)
+        most, kept = 1 if page.is_roll else self.max_pages, arrangement.stylesheet(page.scale)
         try:
             sheets = self._engine.lay_out(html, page, most, kept, profile.min_font_size_pt)
         except TooManyPages as error:
-            limit = f"{LONGEST_ROLL_MM / 1000:g} m of paper" if page.is_roll else f"{self._max_pages} pages"
+            limit = f"{LONGEST_ROLL_MM / 1000:g} m of paper" if page.is_roll else f"{self.max_pages} pages"
             raise RenderError(f"the slip would take more than {limit}") from error
         if all(extent.is_blank for extent in sheets.extents()):
             raise RenderError("nothing of the letter can be seen: the paper would stay blank")

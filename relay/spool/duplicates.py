@@ -12,12 +12,28 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Table, TextClause, delete, literal, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    String,
+    Table,
+    TextClause,
+    cast,
+    delete,
+    exists,
+    func,
+    literal,
+    select,
+    text,
+)
 
+from relay.errors import LeaseLost
 from relay.mail.address import parse_address
 from relay.mail.queue_id import new_queue_id
+from relay.spool import members
 from relay.spool.fence import change
 from relay.spool.records import OPEN, Delivery, Key, Paper, PrintJob, Sameness, State, Twin
 from relay.spool.schema import deliveries, orders, papers, slips
@@ -34,8 +50,7 @@ def begin_job(
 ) -> Delivery | Twin:
     """The job's name, the slip and its PDF are kept; or the delivery that is the same slip."""
     if delivery.reprint_of is None:
-        if connection.dialect.name != "sqlite":
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_ONE_BEGINS})"))
+        _one_begins(connection)
         change(connection, node, delivery, State.ACTIVE)  # who is late must not take back what another has begun
         identity = _identity(delivery, paper)
         twin = _twin(connection, delivery, paper, identity, sameness)
@@ -49,6 +64,47 @@ def begin_job(
         if paper.pdf is not None:
             _put_paper(connection, delivery.key, paper, paper.pdf)
     return record_job(connection, node, delivery, job)
+
+
+def begin_bundle(
+    connection: Connection,
+    node: str,
+    bundle: Delivery,
+    job: PrintJob,
+    paper: Paper,
+    slips_of_it: Sequence[tuple[Delivery, Paper]],
+    sameness: Sameness,
+) -> Delivery | list[tuple[Delivery, Twin]]:
+    """As `begin_job` for a bundle: its slips are kept as those that its document has. Or it does not begin, and those
+    are named that are the same as another delivery, or as one before them in the bundle.
+
+    Raises LeaseLost where the fence does not match, or the bundle has other slips now.
+    """
+    _one_begins(connection)
+    change(connection, node, bundle, State.ACTIVE)
+    if members.waiting_in(connection, bundle) != {slip.key for slip, _ in slips_of_it}:
+        raise LeaseLost(f"the bundle {bundle} has other slips than those that were rendered")
+    is_again = _was_said_to_print_again(connection, bundle.key)
+    twins: list[tuple[Delivery, Twin]] = []
+    for slip, its in slips_of_it:
+        identity = _identity(slip, its)
+        twin = _twin(connection, slip, its, identity, sameness) if not is_again else None
+        if twin is None:
+            _put(connection, slips, slip.key, printer=its.printer, identity=identity, content=its.content)
+        else:
+            twins.append((slip, twin))
+            connection.execute(delete(slips).where(*_is(slips, slip.key)))
+    if twins:
+        return twins
+    connection.execute(delete(papers).where(*_is(papers, bundle.key)))
+    if paper.pdf is not None:
+        _put_paper(connection, bundle.key, paper, paper.pdf)
+    return record_job(connection, node, bundle, job)
+
+
+def _one_begins(connection: Connection) -> None:
+    if connection.dialect.name != "sqlite":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_ONE_BEGINS})"))
 
 
 def paper_of(connection: Connection, key: Key) -> Paper | None:
@@ -104,12 +160,23 @@ def _other(
             (deliveries.c.queue_id == slips.c.queue_id) & (deliveries.c.number == slips.c.number),
         )
         .where(*same, slips.c.queue_id != delivery.message.queue_id)
-        .where(deliveries.c.state.in_(_COUNTS))
+        .where(deliveries.c.state.in_(_COUNTS), ~_bundle_waits_for_a_person())
         .order_by((deliveries.c.state == State.DELIVERED.value).desc(), deliveries.c.queue_id)
         .limit(1)
     )
     row = connection.execute(query).first()
     return None if row is None else (row.queue_id, row.number, row.state)
+
+
+def _bundle_waits_for_a_person() -> ColumnElement[bool]:
+    """That a slip is in a bundle of which nobody knows when it is printed, and whether."""
+    bundle = deliveries.alias("its_bundle")
+    name = deliveries.c.bundle
+    return exists().where(
+        bundle.c.queue_id == func.substr(name, 1, 13),
+        cast(bundle.c.number, String) == func.substr(name, 15),
+        bundle.c.state.not_in(_COUNTS),
+    )
 
 
 def _as_twin(found: tuple[str, int, str], by: Literal["message-id", "content"]) -> Twin:

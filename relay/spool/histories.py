@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, or_, select, text
 
 from relay.spool.bodies import has_body, stored_body
 from relay.spool.engine import Place
+from relay.spool.members import is_in
 from relay.spool.queries import LINE, DeliveryLine, reading
 from relay.spool.records import Key, Message, PrintJob
 from relay.spool.rows import JOB_COLUMNS, MESSAGE_COLUMNS, job_of
@@ -64,6 +65,8 @@ class DeliveryHistory:
     "Deliveries, as QUEUE-ID/NUMBER, that are the same slip and were not printed."
     has_paper: bool
     "Whether the PDF that went to the printer is kept."
+    slips: tuple[str, ...] = ()
+    "Deliveries, as QUEUE-ID/NUMBER, that this one is the document of, in their order."
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,7 @@ def _deliveries(connection: Connection, queue_id: str, numbers: Sequence[int] | 
             job_of(row),
             tuple(_duplicates(connection, line.key)),
             row.kept_since is not None,
+            tuple(_slips(connection, line)) if line.is_bundle else (),
         )
 
 
@@ -183,6 +187,12 @@ def _duplicates(connection: Connection, key: Key) -> Iterator[str]:
     same = deliveries.c.duplicate_of == f"{key[0]}/{key[1]}"
     query = select(deliveries.c.queue_id, deliveries.c.number).where(same, text("duplicate_of <> ''"))
     for queue_id, number in connection.execute(query.order_by(deliveries.c.queue_id, deliveries.c.number)):
+        yield f"{queue_id}/{number}"
+
+
+def _slips(connection: Connection, line: DeliveryLine) -> Iterator[str]:
+    query = select(deliveries.c.queue_id, deliveries.c.number).where(is_in(f"{line.queue_id}/{line.number}"))
+    for queue_id, number in connection.execute(query.order_by(deliveries.c.place)):
         yield f"{queue_id}/{number}"
 
 

@@ -5,8 +5,9 @@ and when in the table `orders`: nothing is discarded without somebody's word. Al
 Promises: a delivery that only waits its turn with a node can be changed too: the order takes it away from the node,
 whose fence then does not match. Whatever may have been handed to CUPS, or is being tried, is left alone, so that only
 what is certain is recorded. What is released or retried gets its time anew, and is due before what waits, though its
-printer may be closed.
-Refuses, with a sentence for each delivery: what is being tried, what is with CUPS, what is settled for good.
+printer may be closed. What ends a bundle ends its slips.
+Refuses, with a sentence for each delivery: what is being tried, what is with CUPS, what is settled for good; and a slip
+of a bundle, which is decided about as a whole.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, update
 
 from relay.errors import OrderError
 from relay.mail.status import printable
+from relay.spool import members
 from relay.spool.queries import among
 from relay.spool.records import AT_ONCE, FINAL, TRANSITIONS, Delivery, Key, State
 from relay.spool.rows import delivery_of, joined
@@ -134,6 +136,7 @@ def carry_out(connection: Connection, order: Order, keys: Collection[Key], ways:
     result = Result()
     found = _locked(connection, keys)
     changes: list[dict[str, Any]] = []
+    bundles: list[Key] = []
     for key in dict.fromkeys(keys):
         row = found.get(key)
         if row is None:
@@ -148,8 +151,10 @@ def carry_out(connection: Connection, order: Order, keys: Collection[Key], ways:
             continue
         now = State(changes[-1]["state"])
         result.done.append(Done(key, delivery.state, now, changes[-1].get("route", delivery.route)))
+        if delivery.is_bundle and now in FINAL:
+            bundles.append(key)
     if changes:
-        _write(connection, order, result.done, changes)
+        _write(connection, order, result.done, changes, bundles)
     return result
 
 
@@ -164,6 +169,8 @@ def _judge(order: Order, delivery: Delivery, *, is_held: bool) -> None:
     state, verb, job = delivery.state, order.verb, delivery.job
     if state in FINAL:
         raise OrderError(f"it is {state} already")
+    if delivery.bundle:
+        raise OrderError(f"it is printed in one document with others, the bundle {delivery.bundle}: name that one")
     if state is State.ACTIVE and is_held:
         raise OrderError("an attempt is running; try again in a moment")
     if state is State.HELD and verb is Verb.HOLD:
@@ -201,7 +208,13 @@ def _change(order: Order, delivery: Delivery, ways: Ways) -> dict[str, Any]:
     return values | {"of": delivery.message.queue_id, "which": delivery.number}
 
 
-def _write(connection: Connection, order: Order, done: Sequence[Done], changes: Sequence[dict[str, Any]]) -> None:
+def _write(
+    connection: Connection,
+    order: Order,
+    done: Sequence[Done],
+    changes: Sequence[dict[str, Any]],
+    bundles: Sequence[Key],
+) -> None:
     said = f"{_DONE[order.verb]} by {order.who}{f': {order.why}' if order.why else ''}"
     fixed: dict[str, Any] = {"lease_owner": None, "next_attempt_at": order.at}
     if order.verb in (Verb.RELEASE, Verb.RETRY):
@@ -232,3 +245,5 @@ def _write(connection: Connection, order: Order, done: Sequence[Done], changes: 
         insert(orders),
         [{"queue_id": change.key[0], "number": change.key[1], "was": change.was.value, **kept} for change in done],
     )
+    for key in bundles:
+        members.ordered(connection, key, TO[order.verb], said, fixed.get("evidence", ""), kept, order.at)

@@ -73,6 +73,12 @@ class DeliveryLine:
     "Whether that reprint says on paper that it is one."
     duplicate_of: str
     "The printed delivery, as QUEUE-ID/NUMBER, that is the same slip; this one made no paper."
+    merge: bool
+    "Whether a rule lets it come out in one document with others."
+    is_bundle: bool
+    "Whether it is such a document of several slips."
+    bundle: str
+    "The document of several slips, as QUEUE-ID/NUMBER, that it is part of."
 
     @property
     def key(self) -> Key:
@@ -106,6 +112,7 @@ LINE = (
     messages.c.reverse_path,
     *(messages.c[name] for name in ("message_id", "size", "received_at")),
     *(deliveries.c[name] for name in ("profile", "copies", "copy_of", "reprint_of", "marked", "duplicate_of")),
+    *(deliveries.c[name] for name in ("merge", "is_bundle", "bundle")),
 )
 """The columns of a `DeliveryLine`."""
 
@@ -145,17 +152,21 @@ def list_keys(place: Place, only: Filter, *, after: Key | None, limit: int) -> l
         return _search(connection, only, limit, oldest=True, after=after)
 
 
-def keys_of(place: Place, queue_id: str) -> list[Key]:
-    """The keys of a message's deliveries; none when there is no such message."""
+def keys_of(place: Place, queue_id: str, *, bundles: bool = True) -> list[Key]:
+    """The keys of a message's deliveries, with or without bundles, which are more than that message; none when there
+    is no such message.
+    """
     with reading(place) as connection:
         query = select(*_KEY).where(deliveries.c.queue_id == queue_id).order_by(deliveries.c.number)
+        query = query if bundles else query.where(deliveries.c.is_bundle.is_(False))
         return [(queue_id, number) for queue_id, number in connection.execute(query)]
 
 
 def slips_of(place: Place, queue_id: str, routes: str) -> list[Key]:
-    """The keys of a message's deliveries by routes that begin with `routes`, without reprints."""
+    """The keys of a message's deliveries by routes that begin with `routes`, without reprints and bundles."""
     with reading(place) as connection:
         meant = deliveries.c.route.startswith(routes, autoescape=True) & deliveries.c.reprint_of.is_(None)
+        meant &= deliveries.c.is_bundle.is_(False)
         query = select(*_KEY).where(deliveries.c.queue_id == queue_id, meant).order_by(deliveries.c.number)
         return [(queue_id, number) for queue_id, number in connection.execute(query)]
 

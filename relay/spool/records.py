@@ -22,7 +22,7 @@ class State(StrEnum):
     ACTIVE = "active"
     DEFERRED = "deferred"
     PENDING = "pending"
-    "Handed to CUPS, not on paper yet."
+    "Handed to CUPS, not on paper yet; or part of a bundle that is on its way there."
     DELIVERED = "delivered"
     FAILED = "failed"
     EXPIRED = "expired"
@@ -44,9 +44,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.ACTIVE, State.HELD, State.CANCELLED, State.EXPIRED}),
     State.ACTIVE: frozenset(State),
     State.DEFERRED: frozenset({State.ACTIVE, State.HELD, State.CANCELLED, State.EXPIRED}),
-    State.PENDING: frozenset(
-        {State.ACTIVE, State.DELIVERED, State.DEFERRED, State.HELD, State.FAILED, State.UNCERTAIN, State.CANCELLED}
-    ),
+    State.PENDING: frozenset(State) - {State.QUEUED, State.PENDING, State.EXPIRED},
     State.HELD: frozenset({State.QUEUED, State.CANCELLED}),
     State.UNCERTAIN: frozenset({State.QUEUED, State.DELIVERED, State.CANCELLED}),
     State.CORRUPT: frozenset({State.CANCELLED}),
@@ -126,6 +124,10 @@ class NewDelivery:
     "The number of the delivery that a person has printed once more by this one."
     marked: bool = False
     "Whether a reprint says on paper that it is one."
+    merge: bool = False
+    "Whether a rule lets it come out in one document with others that wait with it."
+    is_bundle: bool = False
+    "Whether it is such a document: its letters are those of its slips, and not that of its own message."
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,10 @@ class Delivery:
     moved_from: str = ""
     reprint_of: int | None = None
     marked: bool = False
+    merge: bool = False
+    is_bundle: bool = False
+    bundle: str = ""
+    "The bundle that it is part of, as `QUEUE-ID/NUMBER`; empty for what goes by itself."
     job: PrintJob | None = None
 
     @property

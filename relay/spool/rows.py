@@ -15,6 +15,7 @@ MESSAGE_COLUMNS = tuple(column.name for column in messages.c)
 _DELIVERY_COLUMNS = (
     *("number", "recipient", "route", "destination", "attempts", "next_attempt_at", "notify", "orcpt", "begun_at"),
     *("warn_at", "expires_at", "reason", "profile", "copies", "copy_of", "moved_from", "reprint_of", "marked"),
+    *("merge", "is_bundle", "bundle"),
 )
 
 _JOB_FIELDS = tuple(field.name for field in fields(PrintJob))

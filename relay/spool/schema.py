@@ -118,6 +118,10 @@ deliveries = Table(
     Column("reprint_of", Integer),
     Column("marked", Boolean, nullable=False, server_default=false()),
     Column("duplicate_of", String(20), nullable=False, server_default=""),
+    Column("merge", Boolean, nullable=False, server_default=false()),
+    Column("is_bundle", Boolean, nullable=False, server_default=false()),
+    Column("bundle", String(20), nullable=False, server_default=""),
+    Column("place", Integer, nullable=False, server_default="0"),
     Index(
         "ix_deliveries_due",
         "destination",
@@ -161,6 +165,13 @@ deliveries = Table(
         "duplicate_of",
         sqlite_where=text("duplicate_of <> ''"),
         postgresql_where=text("duplicate_of <> ''"),
+    ),
+    Index(
+        "ix_deliveries_bundle",
+        "bundle",
+        "place",
+        sqlite_where=text("bundle <> ''"),
+        postgresql_where=text("bundle <> ''"),
     ),
 )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from relay.spool import members
 from relay.spool.fence import change
 from relay.spool.records import AT_ONCE, Delivery, NewDelivery, Onward, Outcome, State
 from relay.spool.schema import deliveries, messages
@@ -38,6 +39,8 @@ def sort(connection: Connection, node: str, delivery: Delivery, outcome: Outcome
             **_values(onward.way, delivery, now, at_once=onward.at_once),
         )
     put_attempt(connection, delivery, outcome, now)
+    if delivery.is_bundle and onward.way is not None:
+        members.move(connection, delivery, onward.way)
     _add(connection, delivery, onward.more)
 
 
@@ -48,6 +51,7 @@ def _values(way: NewDelivery, delivery: Delivery, now: float, *, at_once: bool) 
         "profile": way.profile,
         "copies": way.copies,
         "moved_from": way.moved_from,
+        "merge": way.merge,
         "warn_at": way.warn_at,
         "expires_at": way.expires_at,
         "next_attempt_at": now,

@@ -177,6 +177,7 @@ def _tried(connection: Connection, queue_id: str, route: str) -> tuple[float | N
     of_route = query.where(
         deliveries.c.queue_id == queue_id, deliveries.c.route == route, deliveries.c.state.in_(states)
     )
+    of_route = of_route.where(deliveries.c.bundle == "")  # of slips in a bundle it is the bundle that is tried
     row = connection.execute(of_route.order_by(deliveries.c.number).limit(1)).first()
     if row is None or row.begun_at is None:
         return None, ""

@@ -22,11 +22,12 @@ from sqlalchemy import Column, Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.errors import CorruptBody, LeaseLost, SpoolError, StartError
-from relay.spool import claims, leases, migrations, sorting, writes
+from relay.spool import bundles, claims, leases, migrations, sorting, writes
 from relay.spool.bodies import stored_body, verified
+from relay.spool.bundles import Bundled
 from relay.spool.commit import GroupCommit, T, Work
 from relay.spool.contents import SMALL
-from relay.spool.duplicates import begin_job, paper_of
+from relay.spool.duplicates import begin_bundle, begin_job, paper_of
 from relay.spool.engine import Place, SpoolLock, in_words, reading_engine, writing_engine
 from relay.spool.records import (
     Delivery,
@@ -155,20 +156,27 @@ class Store:
 
     async def waiting_since(self, moments: Mapping[str, float]) -> frozenset[str]:
         """Those of some destinations for which something waits that arrived before the moment given."""
-        return await asyncio.to_thread(self._waiting_since, moments) if moments else frozenset()
-
-    def _waiting_since(self, moments: Mapping[str, float]) -> frozenset[str]:
-        try:
-            with self._reader.connect() as connection:
-                return claims.waiting_since(connection, moments)
-        except SQLAlchemyError as error:
-            raise SpoolError(f"the spool could not be read: {in_words(error)}") from error
+        if not moments:
+            return frozenset()
+        return await asyncio.to_thread(self._read, lambda c: claims.waiting_since(c, moments))
 
     async def claim_batch(self, destination: str, moment: float, limit: int) -> list[Delivery]:
         """Up to `limit` deliveries of a destination that wait and arrived before a moment, in order of arrival; this
         node holds them now. None while another node has some of that destination.
         """
         return await self.write(lambda c: claims.claim_batch(c, self.node, destination, moment, limit))
+
+    async def bundle(self, slips: Sequence[Delivery]) -> Bundled:
+        """Makes one document of slips of a printer that this node holds; it holds the document now."""
+        return await self.write(lambda c: bundles.bundle(c, self.node, slips))
+
+    async def part(self, bundle: Delivery, leaving: Sequence[tuple[Delivery, Outcome]]) -> None:
+        """Records that slips leave a bundle before it has a print job, and what became of each."""
+        await self.write(lambda c: bundles.part(c, self.node, bundle, leaving))
+
+    async def members(self, bundle: str) -> list[Delivery]:
+        """The slips of a bundle, in the order in which they are printed. Raises SpoolError when it can't be read."""
+        return await asyncio.to_thread(self._read, lambda c: bundles.members(c, bundle))
 
     async def claim_overdue(self, limit: int) -> list[Delivery]:
         """Up to `limit` deliveries that wait and are late (`warn_at`) or to be given up (`expires_at`)."""
@@ -230,16 +238,21 @@ class Store:
         size = len(paper.pdf or b"")
         return await self.write(lambda c: begin_job(c, self.node, delivery, job, paper, sameness), size)
 
+    async def begin_bundle(
+        self,
+        bundle: Delivery,
+        job: PrintJob,
+        paper: Paper,
+        slips: Sequence[tuple[Delivery, Paper]],
+        sameness: Sameness,
+    ) -> Delivery | list[tuple[Delivery, Twin]]:
+        """As `begin_job` for a bundle and its slips; or gives those that are the same as another delivery."""
+        size = len(paper.pdf or b"")
+        return await self.write(lambda c: begin_bundle(c, self.node, bundle, job, paper, slips, sameness), size)
+
     async def paper(self, key: Key) -> Paper | None:
         """The paper that a delivery became; None when it is not kept. Raises SpoolError when it can't be read."""
-        return await asyncio.to_thread(self._paper, key)
-
-    def _paper(self, key: Key) -> Paper | None:
-        try:
-            with self._reader.connect() as connection:
-                return paper_of(connection, key)
-        except SQLAlchemyError as error:
-            raise SpoolError(f"the spool could not be read: {in_words(error)}") from error
+        return await asyncio.to_thread(self._read, lambda c: paper_of(c, key))
 
     async def record_job(self, delivery: Delivery, job: PrintJob) -> Delivery:
         """Keeps what is known of the delivery's print job."""
@@ -288,14 +301,9 @@ class Store:
 
     async def first_lease_end(self) -> float | None:
         """Seconds until the first lease of another node ends, negative when it has; None when there is no other."""
-        return await asyncio.to_thread(self._first_lease_end) if self._lock is None else None
-
-    def _first_lease_end(self) -> float | None:
-        try:
-            with self._reader.connect() as connection:
-                return leases.first_end(connection, self.node)
-        except SQLAlchemyError as error:
-            raise SpoolError(f"the spool could not be read: {in_words(error)}") from error
+        if self._lock is not None:
+            return None
+        return await asyncio.to_thread(self._read, lambda c: leases.first_end(c, self.node))
 
     async def take_over(self) -> int:
         """Takes over what dead nodes hold; how many deliveries became free. None while this node does not renew in
@@ -342,12 +350,15 @@ class Store:
         return await asyncio.to_thread(self._content, message)
 
     def _content(self, message: Message) -> bytes:
+        return verified(message, self._read(lambda c: stored_body(c, message.queue_id)))
+
+    def _read(self, question: Work[T]) -> T:
+        """Asks beside the writer, in a thread of its own. Raises SpoolError when the spool can't be read."""
         try:
             with self._reader.connect() as connection:
-                content = stored_body(connection, message.queue_id)
+                return question(connection)
         except SQLAlchemyError as error:
             raise SpoolError(f"the spool could not be read: {in_words(error)}") from error
-        return verified(message, content)
 
 
 def _check_server(connection: Connection) -> None:

@@ -17,10 +17,11 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from relay.errors import LeaseLost
 from relay.mail.status import printable
+from relay.spool import members
 from relay.spool.bodies import put_body
 from relay.spool.fence import change
 from relay.spool.prepared import Prepared
-from relay.spool.records import OPEN, Delivery, NewDelivery, NewMessage, Outcome, PrintJob, State
+from relay.spool.records import FINAL, OPEN, Delivery, NewDelivery, NewMessage, Outcome, PrintJob, State
 from relay.spool.rows import MESSAGE_COLUMNS
 from relay.spool.schema import attempts, deliveries, messages, print_jobs
 
@@ -54,11 +55,13 @@ def put_message(connection: Connection, new: NewMessage, node: str | None, retry
     _PUT_DELIVERY.run(connection, *rows)
 
 
-def add_delivery(connection: Connection, queue_id: str, number: int, delivery: NewDelivery, due_at: float) -> None:
-    """One more delivery of a message that is in the spool, for whoever claims it first."""
+def add_delivery(
+    connection: Connection, queue_id: str, number: int, delivery: NewDelivery, due_at: float, node: str | None = None
+) -> None:
+    """One more delivery of a message that is in the spool, for `node`, else for whoever claims it first."""
     row = _row(queue_id, number, delivery)
     row |= {"state": State.QUEUED.value, "attempts": 0, "begun_at": None, "next_attempt_at": due_at}
-    _PUT_DELIVERY.run(connection, row | {"lease_owner": None} | _waits(delivery, due_at))
+    _PUT_DELIVERY.run(connection, row | {"lease_owner": node} | (_waits(delivery, due_at) if node is None else {}))
 
 
 def _row(queue_id: str, number: int, delivery: NewDelivery) -> dict[str, Any]:
@@ -85,6 +88,10 @@ def _row(queue_id: str, number: int, delivery: NewDelivery) -> dict[str, Any]:
         "reprint_of": delivery.reprint_of,
         "marked": delivery.marked,
         "duplicate_of": "",
+        "merge": delivery.merge,
+        "is_bundle": delivery.is_bundle,
+        "bundle": "",
+        "place": 0,
     }
 
 
@@ -117,6 +124,7 @@ def held_at_once(new: NewMessage, retry_at: Sequence[float | None]) -> list[Deli
                 copies=delivery.copies,
                 copy_of=delivery.copy_of,
                 moved_from=delivery.moved_from,
+                merge=delivery.merge,
             )
         )
     return held
@@ -212,6 +220,8 @@ def settle(
         **values,
     )
     put_attempt(connection, delivery, outcome, now)
+    if delivery.is_bundle and outcome.state in FINAL:
+        members.settle(connection, delivery, outcome, now)
     if outcome.job is not None:
         _put_job(connection, delivery, outcome.job)
     for new in followups:

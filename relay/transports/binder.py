@@ -1,7 +1,8 @@
 """Batches of one printer: in which order the slips come out that waited, and the page before them.
 
 Does: has a rendering child read each letter that waited, once, where its batch is sorted or has a separator; sorts by
-the text of an element; cuts into batches; prints the separator as a job of its own.
+the text of an element; cuts into batches; says which slips may share a document; prints the separator as a job of its
+own.
 Promises: nothing here touches a delivery. A letter that can't be read is sorted as one without that element; when no
 child starts, or reading takes longer than READ_FOR, so are the rest. A separator that can't be printed is logged and
 left out; after a crash the rest of a batch may get another one. It names no patron.
@@ -36,6 +37,7 @@ from relay.slips.facts import ElementFound, ElementWanted, Facts, Wanted
 from relay.slips.slip import Occasion, Slip
 from relay.spool.records import Delivery, Key
 from relay.spool.store import Store
+from relay.transports.merging import MOST_SLIPS, may_share
 
 READ_FOR = 300.0
 """Seconds for reading the letters of all that waited; one takes some 10 ms."""
@@ -93,6 +95,22 @@ class BatchBinder:
             ordered.sort(key=lambda slip: _place(self._text(slip), slip.key))
         size = self._printer.max_batch or len(ordered)
         return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+    def groups(self, batch: Sequence[Delivery]) -> list[list[Delivery]]:
+        """The batch with those slips together, at the place of the first of them, that may come out in one document:
+        they are laid out by the same profile, so many times each, for the same institution.
+        """
+        groups: list[list[Delivery]] = []
+        open_groups: dict[tuple[object, ...], list[Delivery]] = {}
+        for slip in batch:
+            alike = (slip.message.institution, slip.route, slip.profile, slip.copies, slip.moved_from)
+            group = open_groups.get(alike, []) if may_share(slip) else []
+            if not group:
+                groups.append(group)
+            group.append(slip)
+            if may_share(slip):
+                open_groups[alike] = group if len(group) < MOST_SLIPS else []
+        return groups
 
     async def announce(self, batch: Sequence[Delivery]) -> None:
         """Prints the separator, if the batch is to have one."""

@@ -7,13 +7,15 @@ that can't be rendered is held with its reason. One slip of a printer is under w
 out in the order in which they arrived.
 The same slip a second time (the printer's `duplicates`) waits until the first one is settled: when that is on paper it
 is cancelled as its duplicate, else it is printed. What a person had printed once more is never taken for a duplicate.
+A bundle is a slip like any other here: one delivery, one job; what its document shows are the slips that are in it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from relay.config.printers import Printer
@@ -33,6 +35,7 @@ from relay.spool.records import Delivery, Key, NewDelivery, Onward, Outcome, Pap
 from relay.spool.store import Store
 from relay.transports import Limits
 from relay.transports.following import Follower
+from relay.transports.merging import Merger
 from relay.transports.reprint import reprinted
 from relay.transports.standing_in import Desk, Move, StandIns
 
@@ -77,6 +80,7 @@ class PrinterTransport:
         self._witness = Witness(cups, printer.queue, printer.device)
         self._follower = Follower(printer.name, cups, self._witness, store, maillog, config.cups.poll)
         self._stand_ins = StandIns(self, desks or {}) if places > 1 else None
+        self._merger = Merger(store, renderer, config.rendering.max_pages)
         self._door, self._turn = asyncio.Lock(), asyncio.Lock()
         self._aborted: dict[Key, int] = {}
         "How often slips were thrown away by the printer that wait to be printed again."
@@ -148,33 +152,60 @@ class PrinterTransport:
             copies=delivery.copies,
             copy_of=delivery.copy_of,
             moved_from=self._printer.name if move.for_trouble else delivery.moved_from,
+            merge=delivery.merge,
         )
         onward = Onward(way, at_once=True)  # its own printer's hours have let it out
         return Outcome(State.QUEUED, f"moved to the printer {move.to.name}: {move.why}", onward=onward)
 
     async def _print(self, delivery: Delivery, content: bytes) -> Outcome:
         profile = self._profile(delivery)
-        slip = await self._slip(delivery, content, profile)
-        self._maillog.rendered(
-            delivery.message.queue_id,
-            delivery.number,
-            printer=self._printer.name,
-            good=slip.barcodes.good,
-            failed=slip.barcodes.failed,
-            missing_glyphs=slip.missing_glyphs,
-        )
         name = f"slip-{delivery.message.queue_id}-{delivery.number}-{delivery.attempts}"
         job = PrintJob(name, self._printer.queue)
+        if delivery.is_bundle:
+            return await self._print_bundle(delivery, job, profile)
+        slip = await self._slip(delivery, content, profile)
+        self._log_rendered(delivery, slip)
         begun = await self._store.begin_job(delivery, job, self._paper(slip, profile), self._sameness)
         if isinstance(begun, Twin):
             return self._same_as(begun, delivery)
         return await self._create(begun, job, slip, profile)
 
+    async def _print_bundle(self, bundle: Delivery, job: PrintJob, profile: Profile) -> Outcome:
+        with self._queue_known(job):
+            status = await self._cups.queue_status(job.queue)
+        if not status.accepts_jobs:  # fifty slips are not rendered for nothing, again and again
+            raise PrintError(f"the queue {job.queue!r} of CUPS is not accepting jobs")
+        parts = await self._merger.parts(str(bundle), profile, self._occasion)
+        for member, slip in parts.slips:
+            self._log_rendered(member, slip)
+        slips, leaving = parts.slips, parts.leaving
+        while True:
+            if leaving:
+                await self._store.part(bundle, leaving)
+                self._log_parted(leaving)
+            if not slips:
+                return Outcome(State.CANCELLED, "none of its slips is to be printed with others")
+            document = await self._merger.document(slips, profile)
+            papers = [(member, self._paper(slip, profile)) for member, slip in slips]
+            paper = self._paper(document, profile)
+            begun = await self._store.begin_bundle(bundle, job, paper, papers, self._sameness)
+            if isinstance(begun, Delivery):
+                return await self._create(begun, job, document, profile)
+            leaving = [(member, self._same_as(twin, member)) for member, twin in begun]
+            gone = {member.key for member, _ in leaving}
+            slips = [(member, slip) for member, slip in slips if member.key not in gone]
+
     async def _slip(self, delivery: Delivery, content: bytes, profile: Profile) -> Slip:
-        occasion = self._occasion(delivery)
+        async def render() -> Slip:
+            return await self._renderer.render(content, profile, self._occasion(delivery))
+
+        async def again() -> Slip:
+            bundle = f"{delivery.message.queue_id}/{delivery.reprint_of}"
+            return await self._merger.again(bundle, profile, self._occasion) or await render()
+
         if delivery.reprint_of is None:
-            return await self._renderer.render(content, profile, occasion)
-        slip, is_kept = await reprinted(delivery, content, profile, occasion, self._store, self._renderer)
+            return await render()
+        slip, is_kept = await reprinted(delivery, profile, self._store, self._renderer, again)
         self._maillog.reprinted(
             delivery.message.queue_id,
             delivery.number,
@@ -212,14 +243,19 @@ class PrinterTransport:
     async def _create(self, delivery: Delivery, job: PrintJob, slip: Slip, profile: Profile) -> Outcome:
         # The copies are a rule's word; else what the profile says.
         options = job_options(profile, (slip.width_mm, slip.height_mm), slip.pages, delivery.copies or None)
-        try:
+        with self._queue_known(job):
             job_id = await self._cups.create_job(job.queue, job.name, options)
-        except JobUnknown:
-            raise PrintError(f"CUPS has no queue {job.queue!r}") from None
         job = PrintJob(job.name, job.queue, job_id)
         delivery = await self._store.record_job(delivery, job)
         self._log(delivery, job, "created")
         return await self._send(delivery, job, job_id, slip)
+
+    @contextlib.contextmanager
+    def _queue_known(self, job: PrintJob) -> Iterator[None]:
+        try:
+            yield
+        except JobUnknown:
+            raise PrintError(f"CUPS has no queue {job.queue!r}") from None
 
     async def _send(self, delivery: Delivery, job: PrintJob, job_id: int, slip: Slip) -> Outcome:
         try:
@@ -295,6 +331,29 @@ class PrinterTransport:
             from_ = self._config.printer(delivery.moved_from)
             return from_.moved_note.format(desk=from_.desk or from_.name)
         return delivery.moved_from
+
+    def _log_rendered(self, delivery: Delivery, slip: Slip) -> None:
+        self._maillog.rendered(
+            delivery.message.queue_id,
+            delivery.number,
+            printer=self._printer.name,
+            good=slip.barcodes.good,
+            failed=slip.barcodes.failed,
+            missing_glyphs=slip.missing_glyphs,
+        )
+
+    def _log_parted(self, leaving: Sequence[tuple[Delivery, Outcome]]) -> None:
+        for member, outcome in leaving:
+            self._maillog.attempt_ended(
+                member.message.queue_id,
+                member.number,
+                route=member.route,
+                recipient=member.recipient,
+                state=outcome.state.value,
+                attempt=member.attempts,
+                seconds=time.time() - (member.begun_at or time.time()),
+                reason=outcome.reason,
+            )
 
     def _log(self, delivery: Delivery, job: PrintJob, event: str) -> None:
         self._maillog.job(

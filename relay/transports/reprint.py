@@ -7,12 +7,13 @@ and the mark on paper, if there is one. The mark covers nothing of the slip.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 
 from relay.config.profiles import Profile
 from relay.slips.pool import RenderPool
-from relay.slips.slip import Occasion, Slip
+from relay.slips.slip import Slip
 from relay.spool.records import Delivery, Paper
 from relay.spool.store import Store
 
@@ -22,9 +23,11 @@ _NEAR_MM = 1.0
 
 
 async def reprinted(
-    delivery: Delivery, content: bytes, profile: Profile, occasion: Occasion, store: Store, renderer: RenderPool
+    delivery: Delivery, profile: Profile, store: Store, renderer: RenderPool, render: Callable[[], Awaitable[Slip]]
 ) -> tuple[Slip, bool]:
-    """The slip of a reprint, and whether it is from the PDF that was kept. Raises as the renderer, and SpoolError."""
+    """The slip of a reprint, and whether it is from the PDF that was kept; else it is what `render` gives. Raises as
+    the renderer, and SpoolError.
+    """
     assert delivery.reprint_of is not None, "it is a reprint"
     queue_id = delivery.message.queue_id
     paper = await store.paper((queue_id, delivery.reprint_of))
@@ -34,7 +37,7 @@ async def reprinted(
         slip = Slip(paper.pdf, paper.pages, paper.width_mm, paper.height_mm)
     else:
         note, is_kept, words = RENDERED_AGAIN, False, words + ", rendered again"
-        slip = await renderer.render(content, profile, occasion)
+        slip = await render()
     if delivery.marked:
         now = datetime.now().astimezone()
         marked = await renderer.mark(slip.pdf, words.format(now=now), profile)

@@ -94,6 +94,7 @@ class Sorter:
             expires_at=expires_at,
             profile=decision.profile if decision is not None else "",
             copies=decision.copies if decision is not None else 0,
+            merge=decision is not None and decision.merge,
             copy_of=delivery.number if decision is None else delivery.copy_of,
         )
 

@@ -8,7 +8,8 @@ transaction when all is written; before and after each command to the next hop; 
 around each question to CUPS, within a document, within a dialogue with a client.
 
 The file ORDER says where to die: `{"point": "MAIL: before", "pass": 2}` is the second time that somebody gets there.
-The process then kills itself with SIGKILL; with `"signal": "STOP"` it only falls asleep.
+The process then kills itself with SIGKILL; with `"signal": "STOP"` it only falls asleep. With `"ahead": 86400` the
+clock of the printers' hours is a day ahead, so that what waits for a time comes out now.
 
 The file DIARY is told, in lines `PID WHAT OF`, what a crash leaves in doubt, so that each duplicate can be explained:
 `dot` before a letter is written to the next hop and `settled` after its commit (or `lease-lost`), `taking` before a
@@ -26,6 +27,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
@@ -36,6 +38,7 @@ from weakref import WeakKeyDictionary
 
 import aiosmtplib
 
+from relay import app
 from relay.delivery import runner
 from relay.errors import LeaseLost
 from relay.intake.session import SmtpSession
@@ -71,6 +74,9 @@ VERBS = (
     "release",
 )
 """The verbs of the store, each a commit."""
+
+IN_BATCHES = ("claim_batch", "bundle", "part", "begin_bundle")
+"""Those of what waited for a printer; no crash of `points()` comes by, for that takes a clock that is `ahead`."""
 
 METHODS = {"begin": "begin_and_read"}
 """What a verb is called in the store, where it has another name."""
@@ -173,7 +179,7 @@ def _around(wires: Tripwires, owner: Any, name: str, before: str, after: str) ->
 
 
 def _around_the_store(wires: Tripwires) -> None:
-    for verb in VERBS:
+    for verb in (*VERBS, *IN_BATCHES):
         _replace(Store, METHODS.get(verb, verb), functools.partial(_watched_verb, wires, verb))
 
     def made(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -233,7 +239,9 @@ def _watched_verb(wires: Tripwires, verb: str, original: Callable[..., Awaitable
 
 def _did_something(verb: str, result: Any) -> bool:
     """Whether it was a pass: a claim that found nothing is none."""
-    return bool(result[0]) if verb == "claim" else bool(result) or verb != "claim_overdue"
+    if verb == "claim":
+        return bool(result[0])
+    return bool(result) or verb not in ("claim_overdue", "claim_batch")
 
 
 def _around_start_and_stop(wires: Tripwires) -> None:
@@ -392,6 +400,7 @@ def _around_clients(wires: Tripwires) -> None:
 def _around_printing(wires: Tripwires) -> None:
     _around(wires, RenderPool, "describe", "describe: before", "describe: after")
     _around(wires, RenderPool, "render", "render: before", "render: after")
+    _around(wires, RenderPool, "stack", "stack: before", "stack: after")
     for name in QUESTIONS:
         _around(wires, CupsServer, name, f"{name}: before", f"{name}: answered")
     _around(wires, Witness, ASKED_OF_DEVICE, f"{ASKED_OF_DEVICE}: before", f"{ASKED_OF_DEVICE}: answered")
@@ -490,6 +499,8 @@ def main() -> None:
     order = json.loads(Path(os.environ[ORDER]).read_text(encoding="utf-8"))
     if sabotage := order.get("sabotage"):
         SABOTAGE[sabotage]()
+    if ahead := float(order.get("ahead", 0)):
+        _replace(app, "Gate", lambda gate: functools.partial(gate, clock=lambda: time.time() + ahead))
     sends = signal.Signals[f"SIG{order.get('signal', 'KILL')}"]
     lay(Tripwires(order.get("point"), int(order.get("pass", 1)), Path(os.environ[DIARY]), sends))
     sys.argv = ["slip-relay", *sys.argv[sys.argv.index("serve") :]]

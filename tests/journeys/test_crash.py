@@ -14,7 +14,7 @@ from relay.printing.cups import CupsServer
 from relay.spool.store import Store
 from tests.harness import samples
 from tests.harness.crash_bench import CrashBench, table
-from tests.harness.crash_points import CHECKPOINT, METHODS, PRINTING, QUESTIONS, VERBS, points
+from tests.harness.crash_points import CHECKPOINT, IN_BATCHES, METHODS, PRINTING, QUESTIONS, VERBS, points
 from tests.harness.postgres import Postgres
 from tests.harness.verdict import Verdict
 from tests.harness.waiting import until
@@ -142,10 +142,10 @@ async def test_a_service_that_breaks_the_contract_is_found_out(
 
 async def test_each_commit_and_each_question_to_cups_has_its_points() -> None:
     # `begin` alone is for large messages; it is a part of `begin_and_read`. `accept` gives a future. What dies while it
-    # takes over is left to the tests of several nodes, what dies in a batch to those of the hours, and a clock that is
-    # set is no step of a message.
-    reads = {"content", "first_lease_end", "paper", "waiting_since"}
-    elsewhere = {"write", "begin", "take_over", "claim_batch", "clock_set_back"} | reads
+    # takes over is left to the tests of several nodes, what dies in a batch to those of the hours and of merging, and a
+    # clock that is set is no step of a message.
+    reads = {"content", "first_lease_end", "members", "paper", "waiting_since"}
+    elsewhere = {"write", "begin", "take_over", "clock_set_back", *IN_BATCHES} | reads
     assert {METHODS.get(verb, verb) for verb in VERBS} == verbs(Store) - elsewhere | {"accept"}
     # What is asked about a queue, or said to it, is no step of a slip.
     about_queues = {"device_uri", "queue_status", "resume_queue", "ask"}

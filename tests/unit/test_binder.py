@@ -23,9 +23,10 @@ from relay.printing.cups import CupsServer
 from relay.slips.facts import Facts, Wanted
 from relay.slips.pool import RenderPool
 from relay.spool.engine import Place
-from relay.spool.records import Delivery
+from relay.spool.records import Delivery, PrintJob
 from relay.spool.store import Store
 from relay.transports.binder import BatchBinder, natural
+from relay.transports.merging import MOST_SLIPS
 from tests.accepted import new_message
 from tests.harness.samples import Item, request_slip, transit_slip
 
@@ -149,6 +150,29 @@ async def test_bytes_that_are_damaged_sort_as_without_a_value(bench: Bench) -> N
     gone = (await bench.slips(titled("0")))[0]
     lost = replace(gone, message=replace(gone.message, sha256="0" * 64))
     assert numbers([*slips, lost], await bench.binder(sort="h2").bind([lost, *slips])) == [[1, 0, 2]]
+
+
+@pytest.mark.asyncio
+async def test_slips_that_may_be_merged_are_together_where_the_first_of_them_is(bench: Bench) -> None:
+    slips = [replace(slip, merge=True) for slip in await bench.slips(*[titled(f"{n}") for n in range(9)])]
+    slips[1] = replace(slips[1], merge=False)
+    slips[3] = replace(slips[3], profile="a5")
+    slips[4] = replace(slips[4], notify="SUCCESS,FAILURE")  # its sender is told of it by itself
+    slips[5] = replace(slips[5], job=PrintJob("slip-x", "desk"))  # it may be on paper
+    slips[6] = replace(slips[6], copies=2)
+    slips[7] = replace(slips[7], profile="a5")
+    batches = bench.binder(release_at=["10:00"]).groups(slips)
+    assert numbers(slips, batches) == [[0, 2, 8], [1], [3, 7], [4], [5], [6]]
+
+
+@pytest.mark.asyncio
+async def test_bundles_are_not_merged_and_no_larger_than_they_may_be(bench: Bench) -> None:
+    (slip,) = await bench.slips(titled("A"))
+    slips = [replace(slip, number=number, merge=True) for number in range(2 * MOST_SLIPS + 3)]
+    bundle = replace(slip, number=999, is_bundle=True)
+    groups = bench.binder(release_at=["10:00"]).groups([bundle, *slips])
+    assert [len(group) for group in groups] == [1, MOST_SLIPS, MOST_SLIPS, 3]
+    assert [slip for group in groups for slip in group] == [bundle, *slips]
 
 
 @pytest.mark.parametrize(

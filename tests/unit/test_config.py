@@ -214,7 +214,8 @@ CATALOGUE: list[tuple[str, Any, str]] = [
     (
         "rules",
         [{"name": "r"}],
-        "a rule has exactly one of print, next_hop, hold, discard and forward, or else copy_to, profile or copies",
+        "a rule has exactly one of print, next_hop, hold, discard and forward, or else copy_to, profile, copies or "
+        "merge",
     ),
     ("rules", [{"name": "r", "next_hop": "mars"}], "there is no next hop 'mars'"),
     ("rules", [{"name": "R 1", "discard": True}], "a name is made of small letters"),

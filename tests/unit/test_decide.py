@@ -12,7 +12,7 @@ import pytest
 from relay.config.settings import Config
 from relay.mail.address import parse_address
 from relay.routing.conditions import Arrival, elements_wanted, findings
-from relay.routing.rules import Decision, decide, judge, wanted
+from relay.routing.rules import Decision, decide, judge, merges, wanted
 from relay.slips.facts import ElementFound, Facts, LetterType
 
 Make = Callable[..., Config]
@@ -222,9 +222,34 @@ def test_nothing_of_one_institution_comes_out_at_another_ones_printer(make: Make
     assert ways(theirs) == ["print:court"]
 
 
-def test_profile_and_copies_are_for_paper_only(make: Make) -> None:
-    decision = decide(make({"copies": 2, "profile": "a5"}), arrival("reader@patron.example"))
+def test_any_rule_that_matches_may_let_slips_be_merged(make: Make) -> None:
+    config = make({"copies": 2}, {"merge": True}, {"recipient": "desk@*", "print": "roll"}, {"print": "desk"})
+    decision = decide(config, arrival())
     assert decision is not None
+    assert (decision.route and decision.route.name, decision.merge, decision.copies) == ("print:roll", True, 2)
+    assert decision.is_one_way, "it is known when the mail arrives"
+    by_itself = decide(make({"print": "roll", "merge": True}), arrival())
+    assert by_itself is not None
+    assert by_itself.merge
+    assert (decide(make({"print": "roll"}), arrival()) or decision).merge is False
+
+
+def test_whose_slips_may_be_merged_is_known_of_each_printer(make: Make) -> None:
+    def of(*rules: dict[str, Any]) -> set[str]:
+        config = make(*rules)
+        return {printer.name for printer in config.printers if merges(config, printer)}
+
+    assert of({"print": "roll"}) == set()
+    assert of({"merge": True}) == {"desk", "roll", "court"}
+    assert of({"print": "roll", "merge": True}) == {"roll"}
+    assert of({"institution": "law", "merge": True}) == {"court"}
+
+
+def test_profile_copies_and_merge_are_for_paper_only(make: Make) -> None:
+    config = make({"copies": 2, "profile": "a5", "merge": True})
+    decision = decide(config, arrival("reader@patron.example"))
+    assert decision is not None
+    assert not decision.merge
     assert (decision.route and decision.route.name, decision.copies, decision.profile) == ("default", 0, "")
 
 

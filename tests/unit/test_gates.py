@@ -19,10 +19,12 @@ from relay.delivery.attempt import Attempts
 from relay.delivery.calendar import Calendar
 from relay.delivery.gates import Gate
 from relay.delivery.runner import Runner
+from relay.errors import SpoolError
 from relay.mail.queue_id import new_queue_id
 from relay.maillog import MailLog
 from relay.spool import claims as spool_claims
 from relay.spool import orders
+from relay.spool.bundles import Bundled
 from relay.spool.engine import Place, writing_engine
 from relay.spool.orders import Order, Verb, Way
 from relay.spool.queries import DeliveryLine, list_deliveries
@@ -82,12 +84,14 @@ class Paper:
         pass
 
 
-class Bundle:
+class Backwards:
     """Binds batches of a size, the youngest first, and writes down that it announced them."""
 
-    def __init__(self, paper: Paper, size: int) -> None:
+    def __init__(self, paper: Paper, size: int, merges: int = 1) -> None:
+        """`merges` is how many slips come out as one document."""
         self.paper = paper
         self.size = size
+        self.merges = merges
         self.fails = False
 
     async def bind(self, slips: Sequence[Delivery]) -> list[list[Delivery]]:
@@ -96,6 +100,9 @@ class Bundle:
             raise RuntimeError("a bug in a binder")
         turned = sorted(slips, key=lambda slip: slip.key, reverse=True)
         return [turned[start : start + self.size] for start in range(0, len(turned), self.size)]
+
+    def groups(self, batch: Sequence[Delivery]) -> list[list[Delivery]]:
+        return [list(batch[start : start + self.merges]) for start in range(0, len(batch), self.merges)]
 
     async def announce(self, batch: Sequence[Delivery]) -> None:
         self.paper.out.append(f"batch of {len(batch)}")
@@ -111,7 +118,7 @@ class Bench:
         self.paper = Paper()
         self._nodes: list[tuple[Runner, Store, asyncio.Task[None]]] = []
 
-    async def start(self, calendar: Calendar, binder: Bundle | None = None) -> Runner:
+    async def start(self, calendar: Calendar, binder: Backwards | None = None) -> Runner:
         store = Store(self.place, lease=2.0)
         await asyncio.to_thread(store.open)
         ways: dict[str, Any] = {DESK: self.paper}
@@ -328,7 +335,7 @@ async def test_a_release_lets_out_what_waited_then_and_nothing_that_came_later(b
 
 
 async def test_a_batch_is_what_waited_and_each_part_of_it_is_announced(bench: Bench) -> None:
-    await bench.start(opens_in(3), Bundle(bench.paper, 4))
+    await bench.start(opens_in(3), Backwards(bench.paper, 4))
     keys = await bench.accept(10)
     await bench.ticks()
     bench.set_clock(3.5 * HOUR)
@@ -345,7 +352,7 @@ async def test_what_arrives_during_a_batch_comes_after_it_without_a_separator(be
     _older(bench.place, HOUR)
     waited = [line.key for line in bench.lines()]
     bench.paper.works.clear()
-    await bench.start(opens_in(-0.1), Bundle(bench.paper, 10))
+    await bench.start(opens_in(-0.1), Backwards(bench.paper, 10))
     await until(lambda: bench.paper.asked == 1, "the batch to begin")
     later = await bench.accept(3)
     bench.paper.works.set()
@@ -376,29 +383,29 @@ def _older(place: Place, seconds: float) -> None:
 
 async def test_after_a_crash_in_the_middle_of_a_batch_the_rest_is_a_batch(bench: Bench) -> None:
     calendar = releases_in(1)
-    await bench.start(calendar, Bundle(bench.paper, 100))
+    await bench.start(calendar, Backwards(bench.paper, 100))
     keys = await bench.accept(8)
     bench.paper.works.clear()
     bench.set_clock(1.5 * HOUR)
     await until(lambda: bench.paper.asked == 1, "the batch to begin")
     await bench.stop_abruptly()
     bench.paper.works.set()
-    await bench.start(calendar, Bundle(bench.paper, 100))
+    await bench.start(calendar, Backwards(bench.paper, 100))
     assert sorted(await _after(bench, 8)) == keys, "each once"
     assert [each for each in bench.paper.out if isinstance(each, str)] == ["batch of 8", "batch of 7"]
 
 
 async def test_a_bug_in_a_binder_holds_up_no_slip(bench: Bench) -> None:
-    bundle = Bundle(bench.paper, 10)
-    bundle.fails = True
-    await bench.start(releases_in(1), bundle)
+    binder = Backwards(bench.paper, 10)
+    binder.fails = True
+    await bench.start(releases_in(1), binder)
     keys = await bench.accept(5)
     bench.set_clock(1.5 * HOUR)
     assert await _after(bench, 5) == keys, "in order of arrival"
 
 
 async def test_a_batch_that_is_interrupted_by_closing_time_goes_on_at_the_next_opening(bench: Bench) -> None:
-    await bench.start(opens_in(3), Bundle(bench.paper, 4))
+    await bench.start(opens_in(3), Backwards(bench.paper, 4))
     keys = await bench.accept(10)
     bench.paper.works.clear()
     bench.set_clock(3.5 * HOUR)
@@ -414,7 +421,7 @@ async def test_a_batch_that_is_interrupted_by_closing_time_goes_on_at_the_next_o
 
 
 async def test_a_slip_of_a_batch_that_a_person_holds_is_left_out(bench: Bench) -> None:
-    await bench.start(releases_in(1), Bundle(bench.paper, 10))
+    await bench.start(releases_in(1), Backwards(bench.paper, 10))
     keys = await bench.accept(4)
     bench.paper.works.clear()
     bench.set_clock(1.5 * HOUR)
@@ -426,13 +433,92 @@ async def test_a_slip_of_a_batch_that_a_person_holds_is_left_out(bench: Bench) -
     assert {line.key: line.state for line in bench.lines()}[keys[1]] == "held"
 
 
+async def test_slips_that_share_a_document_come_out_where_the_first_of_them_stood(bench: Bench) -> None:
+    await bench.start(opens_in(3), Backwards(bench.paper, 5, merges=2))
+    keys = await bench.accept(8)
+    await bench.ticks()
+    bench.set_clock(3.5 * HOUR)
+    await until(lambda: len(bench.paper.slips) == 5, "all of them")
+    # A bundle hangs on the message that came first of its slips.
+    bundles = [(keys[6][0], 1), (keys[4][0], 1), (keys[1][0], 1)]
+    first, second, third = bundles
+    assert bench.paper.out == ["batch of 5", first, second, keys[3], "batch of 3", third, keys[0]]
+    await until(lambda: bench.held == 0, "nothing to be held")
+    lines = {line.key: line for line in bench.lines()}
+    assert {line.state for line in lines.values()} == {"delivered"}
+    assert [lines[key].bundle for key in keys] == [
+        "", *[f"{third[0]}/1"] * 2, "", *[f"{second[0]}/1"] * 2, *[f"{first[0]}/1"] * 2
+    ]  # fmt: skip
+
+
+async def test_after_a_crash_each_bundle_has_its_slips_still(bench: Bench) -> None:
+    calendar = releases_in(1)
+    await bench.start(calendar, Backwards(bench.paper, 100, merges=3))
+    await bench.accept(9)
+    bench.paper.works.clear()
+    bench.set_clock(1.5 * HOUR)
+    await until(lambda: bench.paper.asked == 1, "the batch to begin")
+    await bench.stop_abruptly()
+    bench.paper.works.set()
+    await bench.start(calendar, Backwards(bench.paper, 100, merges=1))
+    await until(lambda: len(bench.paper.slips) == 3, "all of them")
+    lines = bench.lines()
+    assert sorted(bench.paper.slips) == sorted(line.key for line in lines if line.is_bundle), "each once"
+    await until(lambda: {line.state for line in bench.lines()} == {"delivered"}, "all to be settled")
+    assert all(line.is_bundle or line.bundle for line in lines)
+
+
+async def test_a_bundle_that_a_person_holds_is_left_out_with_its_slips(bench: Bench) -> None:
+    await bench.start(releases_in(1), Backwards(bench.paper, 10, merges=2))
+    keys = await bench.accept(4)
+    bench.paper.works.clear()
+    bench.set_clock(1.5 * HOUR)
+    await until(lambda: bench.paper.asked == 1, "the batch to begin")
+    waiting = (keys[0][0], 1)
+    await bench.order(Verb.HOLD, waiting)
+    bench.paper.works.set()
+    assert await _after(bench, 1) == [(keys[2][0], 1)]
+    await until(lambda: bench.held == 0, "nothing to be held")
+    assert [line.state for line in bench.lines()] == [
+        "pending",
+        "held",
+        "pending",
+        "delivered",
+        "delivered",
+        "delivered",
+    ]
+    await bench.order(Verb.RELEASE, waiting)
+    await until(lambda: {line.state for line in bench.lines()} == {"delivered"}, "all of them")
+    assert bench.paper.slips[1:] == [waiting]
+
+
+@pytest.mark.parametrize("is_made", [False, True], ids=["not made", "made, and the answer lost"])
+async def test_slips_go_out_although_their_bundle_failed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, is_made: bool
+) -> None:
+    made = Store.bundle
+
+    async def fails(self: Store, slips: Sequence[Delivery]) -> Bundled:
+        if is_made:
+            await made(self, slips)
+        monkeypatch.undo()
+        raise SpoolError("no answer")
+
+    await bench.start(releases_in(1), Backwards(bench.paper, 10, merges=4))
+    keys = await bench.accept(4)
+    monkeypatch.setattr(Store, "bundle", fails)
+    bench.set_clock(1.5 * HOUR)
+    await until(lambda: {line.state for line in bench.lines()} == {"delivered"}, "all of them", seconds=20)
+    assert bench.paper.slips == ([(keys[0][0], 1)] if is_made else keys[::-1]), "each once"
+
+
 async def test_of_two_nodes_one_has_the_batch(postgres: Postgres, make_config: Callable[..., Config]) -> None:
     bench = Bench(make_config(), Place.of(Spool(url=postgres.create_database())))
     try:
         calendar = releases_in(1)
-        bundle = Bundle(bench.paper, 1000)
-        await bench.start(calendar, bundle)
-        await bench.start(calendar, bundle)
+        binder = Backwards(bench.paper, 1000)
+        await bench.start(calendar, binder)
+        await bench.start(calendar, binder)
         keys = await bench.accept(40)
         bench.set_clock(1.5 * HOUR)
         await until(lambda: len(bench.paper.slips) == 40, "all of them", seconds=30)

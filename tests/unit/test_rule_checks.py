@@ -44,7 +44,8 @@ MISTAKES = [
         "there is no profile 'x' (there are: a4, a5, label, letter, receipt58, receipt80)",
     ),
     ({"print": "desk", "hold": "x"}, "a rule has only one of print, next_hop, hold, discard and forward"),
-    ({"discard": True, "copies": 2}, "profile and copies are for what is printed"),
+    ({"discard": True, "copies": 2}, "profile, copies and merge are for what is printed"),
+    ({"discard": True, "merge": True}, "profile, copies and merge are for what is printed"),
     ({"copies": 0}, "greater than or equal to 1"),
     ({"discard": True, "hours": "8-18"}, 'hours are written as in "08:00-18:00"'),
     ({"discard": True, "hours": "08:00-08:00"}, "the hours are over when they begin"),
@@ -101,6 +102,31 @@ def test_actions_across_institutions_are_nonsense(tree: Tree, tmp_path: Path) ->
         ("rules", 1, "copy_to"): "the printer 'desk' belongs to 'demo', and prints nothing of 'law'",
         ("rules", 1, "source"): "the source 'alma' does not send for 'law'",
     }
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ({"merge": True}, "and no printer that it could be for has any"),
+        ({"print": "desk", "merge": True}, "and none ever wait for 'desk'"),
+        ({"institution": "law", "merge": True}, "and no printer that it could be for has any"),
+    ],
+)
+def test_merging_where_nothing_waits_is_nonsense(tree: Tree, tmp_path: Path, rule: Tree, told: str) -> None:
+    what = f"merge is for slips that wait for a printer's hours or release_at, {told}"
+    assert list(nonsense(load(written(tree, tmp_path, rule)))) == [(("rules", 0, "merge"), what)]
+
+
+@pytest.mark.parametrize("waits", [{"release_at": ["10:00"]}, {"hours": {"mon": ["08:00-10:00"]}}])
+@pytest.mark.parametrize("rule", [{"merge": True}, {"print": "desk", "merge": True}, {"copies": 2}])
+def test_merging_where_slips_wait_is_right(tree: Tree, tmp_path: Path, rule: Tree, waits: Tree) -> None:
+    tree["printers"][0] |= waits
+    assert list(nonsense(load(written(tree, tmp_path, rule)))) == []
+
+
+def test_merging_at_a_printer_that_prints_at_night_is_nonsense(tree: Tree, tmp_path: Path) -> None:
+    tree["printers"][0] |= {"hours": {"mon": ["08:00-10:00"]}, "outside_hours": "print"}
+    assert len(list(nonsense(load(written(tree, tmp_path, {"merge": True}))))) == 1
 
 
 def test_check_tells_of_nonsense_and_of_bad_selectors(tree: Tree, tmp_path: Path) -> None:

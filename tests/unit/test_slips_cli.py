@@ -67,6 +67,23 @@ def test_explain_says_what_the_letter_is_which_rules_match_and_why(slip: Path, c
     ]
 
 
+@pytest.mark.parametrize(
+    ("waits", "words"),
+    [
+        ({"release_at": ["10:00"]}, "in one document with others that wait with it"),
+        ({}, "by itself: merge is for slips that wait, and this printer has neither hours nor release times"),
+    ],
+)
+def test_explain_says_whether_a_slip_is_merged(slip: Path, tree: Tree, tmp_path: Path, waits: Tree, words: str) -> None:
+    tree["rules"] = [{"name": "short", "letter_type": ["*"], "merge": True}]
+    tree["printers"][0] |= waits
+    path = tmp_path / "relay.toml"
+    path.write_text(toml.dumps(tree), encoding="utf-8")
+    ran = run("explain", slip, "--to", MAILBOX, "-c", path)
+    assert "rule 1   short: matches (merge)" in ran.output.splitlines()
+    assert ran.output.splitlines()[-1] == f"result   printed on desk with the profile a4, {words}"
+
+
 def test_explain_tells_programs_the_same(slip: Path, config: Path) -> None:
     ran = run("explain", slip, "--to", MAILBOX, "-c", config, "--at", "2026-11-25T23:00+00:00", "--json")
     assert ran.exit_code == 0, ran.output

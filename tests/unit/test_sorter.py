@@ -66,6 +66,17 @@ async def test_the_letter_decides(make_config: Make) -> None:
     assert outcome.notes == ("the letter is a FulTransitSlipLetter (by its fingerprint)",)
 
 
+async def test_how_it_is_printed_goes_along_and_not_with_its_copies(make_config: Make) -> None:
+    rules = [{"name": "m", "letter_type": ["*"], "merge": True, "copies": 2, "copy_to": ["boss@lib.example"]}]
+    outcome = await Sorter(make_config(rules=rules), "demo", Child(transit()), released=False).deliver(
+        delivery(), CONTENT
+    )
+    assert outcome.onward is not None
+    assert outcome.onward.way is not None
+    assert (outcome.onward.way.route, outcome.onward.way.merge, outcome.onward.way.copies) == ("print:desk", True, 2)
+    assert [(each.merge, each.copies) for each in outcome.onward.more] == [(False, 0)]
+
+
 @pytest.mark.parametrize("error", [RenderError("no text"), RendererDied("the child ended")])
 async def test_a_letter_that_ends_its_child_goes_on_as_if_no_rule_that_reads_matched(
     make_config: Make, error: Exception
