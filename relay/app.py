@@ -21,7 +21,6 @@ from relay.control.place import socket_path
 from relay.control.server import ControlSocket
 from relay.control.sources import report
 from relay.delivery.attempt import Attempts
-from relay.delivery.calendar import Calendar
 from relay.delivery.gates import Gate
 from relay.delivery.runner import Runner
 from relay.dns.resolver import Resolver
@@ -38,6 +37,7 @@ from relay.outgoing.sign import Signer
 from relay.pictures.fetch import Fetcher
 from relay.pictures.shelf import Shelf
 from relay.printing.cups import CupsServer
+from relay.routing.calendar import Calendar
 from relay.routing.rules import DISCARD, HOLD, PRINT, RELEASED, SORT, merges
 from relay.slips import trial
 from relay.slips.pool import RenderPool

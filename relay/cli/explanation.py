@@ -132,7 +132,7 @@ def _asked(config: Config, arrival: Arrival, facts: Facts) -> tuple[Asked, ...]:
     asked = {judged.rule.name: judged.fits for judged in rules.judge(config, arrival, facts)}
     found = []
     for rule in config.rules:
-        conditions = tuple(findings(rule, arrival, facts))
+        conditions = tuple(findings(rule, arrival, facts, config.server.time_zone))
         if rule.name not in asked:
             verdict = "not asked, the rule before it decides"
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from relay.config.settings import Config
-from relay.delivery.calendar import Calendar
+from relay.routing.calendar import Calendar
 from relay.routing.rules import PRINT
 from relay.spool.records import State
 

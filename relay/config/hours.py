@@ -1,7 +1,7 @@
 """Times of the day and the week as settings: opening hours, holidays, release times, time zones.
 
 Promises: what is written wrong is a ValueError that says how it is written right. What the times mean on the days on
-which the clock is changed is said by `relay.delivery.calendar`.
+which the clock is changed is said by `relay.routing.calendar`.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Rule(Settings):
     days: tuple[Day, ...] = ()
     "Only what arrives on these days of the week; of a night counts the day on which it begins."
     time_zone: TimeZone | None = None
-    "Whose clock hours and days mean, as in `Europe/Berlin`; without it that of the machine."
+    "Whose clock hours and days mean, as in `Europe/Berlin`; without it `server.time_zone`."
     letter_type: tuple[Pattern, ...] = ()
     "Only letters of one of these types, as in `FulTransitSlipLetter`; patterns. What is not recognised fits none."
     printer_code: Pattern | None = None

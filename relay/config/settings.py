@@ -41,7 +41,7 @@ class Server(Settings):
     hostname: Domain
     "Name in the greeting, in EHLO and in Received; its PTR record should say the same."
     time_zone: TimeZone | None = None
-    "Whose clock the hours of printers mean, as in `Europe/Berlin`; without it that of the machine."
+    "Whose clock hours of printers and rules mean, as in `Europe/Berlin`; without it that of the machine."
     secret: Secret | None = None
     """Key that signs VERP addresses: at least 16 characters, the same on all nodes. Needed when an institution
     uses VERP.

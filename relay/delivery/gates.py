@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Protocol
 
-from relay.delivery.calendar import Calendar
+from relay.routing.calendar import Calendar
 from relay.spool.records import AT_ONCE, Delivery
 
 Clock = Callable[[], float]

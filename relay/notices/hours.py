@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from relay.config.printers import Printer
 from relay.config.settings import Config
-from relay.delivery.calendar import Calendar
+from relay.routing.calendar import Calendar
 
 
 class Hours:

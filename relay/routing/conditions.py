@@ -52,12 +52,15 @@ def matches(pattern: str, recipient: Address) -> bool:
     return fnmatchcase(recipient.key, pattern.casefold())
 
 
-def fits(rule: Rule, arrival: Arrival, facts: Facts | None) -> bool | None:
-    """Whether a rule is for this mail; None when it may be, depending on the letter."""
+def fits(rule: Rule, arrival: Arrival, facts: Facts | None, zone: str | None = None) -> bool | None:
+    """Whether a rule is for this mail; None when it may be, depending on the letter.
+
+    `zone` is the time zone of a rule that names none; without it the machine's.
+    """
     if rule.institution not in (None, arrival.institution) or not matches(rule.recipient, arrival.recipient):
         return False
     verdict: bool | None = True
-    for finding in findings(rule, arrival, facts):
+    for finding in findings(rule, arrival, facts, zone):
         if finding.fits is False:
             return False
         if finding.fits is None:
@@ -65,11 +68,11 @@ def fits(rule: Rule, arrival: Arrival, facts: Facts | None) -> bool | None:
     return verdict
 
 
-def findings(rule: Rule, arrival: Arrival, facts: Facts | None) -> Iterator[Finding]:
+def findings(rule: Rule, arrival: Arrival, facts: Facts | None, zone: str | None = None) -> Iterator[Finding]:
     """Each condition that a rule has, those on the envelope first."""
     yield from _of_envelope(rule, arrival)
     if rule.hours is not None or rule.days:
-        yield _time(rule, arrival.at)
+        yield _time(rule, arrival.at, rule.time_zone or zone)
     if rule.reads_letter:
         yield from _of_letter(rule, facts)
 
@@ -105,10 +108,10 @@ def _sender(pattern: str, arrival: Arrival) -> Finding:
     return Finding("sender", pattern, ", ".join(domains) or "no From domain", fit)
 
 
-def _time(rule: Rule, at: float) -> Finding:
-    """The clock of the rule's time zone; a night belongs to the day on which it begins."""
+def _time(rule: Rule, at: float, zone: str | None) -> Finding:
+    """The clock of that time zone; a night belongs to the day on which it begins."""
     utc = datetime.fromtimestamp(at, UTC)
-    local = utc.astimezone(ZoneInfo(rule.time_zone)) if rule.time_zone is not None else utc.astimezone()
+    local = utc.astimezone(ZoneInfo(zone)) if zone is not None else utc.astimezone()
     minute, day = local.hour * 60 + local.minute, local
     fit = True
     if rule.hours is not None:

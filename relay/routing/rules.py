@@ -161,7 +161,7 @@ def judge(
     for rule in config.rules:
         if passing_holds and rule.hold is not None:
             continue
-        fit = fits(rule, arrival, facts)
+        fit = fits(rule, arrival, facts, config.server.time_zone)
         if fit and not may_use(config, rule, arrival.institution):
             fit = False
         yield Judged(rule, fit)

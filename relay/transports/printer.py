@@ -28,6 +28,7 @@ from relay.printing.evidence import Verdict
 from relay.printing.jobs import job_options
 from relay.printing.trouble import Trouble, of_device, of_queue, trouble_of
 from relay.printing.witness import Witness
+from relay.routing.calendar import Calendar
 from relay.routing.rules import PRINT
 from relay.slips.pool import RenderPool
 from relay.slips.slip import Occasion, Slip
@@ -79,6 +80,7 @@ class PrinterTransport:
         self._maillog = maillog
         self._witness = Witness(cups, printer.queue, printer.device)
         self._follower = Follower(printer.name, cups, self._witness, store, maillog, config.cups.poll)
+        self._calendar = Calendar.of(printer, config.server.time_zone)
         self._stand_ins = StandIns(self, desks or {}) if places > 1 else None
         self._merger = Merger(store, renderer, config.rendering.max_pages)
         self._door, self._turn = asyncio.Lock(), asyncio.Lock()
@@ -121,6 +123,11 @@ class PrinterTransport:
     def is_busy(self) -> bool:
         """Whether a slip is at the printer, or on its way there."""
         return self._turn.locked()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether slips may come out of it now, by its own hours."""
+        return self._calendar is None or self._calendar.is_open(time.time())
 
     async def trouble(self) -> Trouble | None:
         """What keeps the printer from printing now, as far as CUPS and the device say."""

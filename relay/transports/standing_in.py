@@ -36,6 +36,11 @@ class Desk(Protocol):
         """Whether a slip is at it, or on its way there."""
         ...
 
+    @property
+    def is_open(self) -> bool:
+        """Whether slips may come out of it now, by its own hours."""
+        ...
+
     async def trouble(self) -> Trouble | None:
         """What keeps it from printing now."""
         ...
@@ -99,9 +104,11 @@ class StandIns:
                 raise Interrupted("the slip waits for its printer after the next start")
 
     async def _well(self, names: tuple[str, ...], *, idle: bool = False) -> Printer | None:
-        """The first of some printers that is in no trouble."""
+        """The first of some printers that is open and in no trouble."""
         for name in names:
             desk = self._desks.get(name)
-            if desk is not None and not (idle and desk.is_busy) and await desk.trouble() is None:
+            if desk is None or not desk.is_open or (idle and desk.is_busy):
+                continue
+            if await desk.trouble() is None:
                 return desk.printer
         return None

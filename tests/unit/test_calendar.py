@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from relay.config.settings import Config
-from relay.delivery.calendar import Calendar, Spans
+from relay.routing.calendar import Calendar, Spans
 
 DAY = 24 * 60
 FEWER = settings.default.max_examples * 2 // 5 if settings.default is not None else 40

@@ -120,6 +120,14 @@ def test_hours_and_days_go_by_the_clock_of_the_time_zone(
     assert ways(decide(config, arrival(at=at(moment)))) == (["discard"] if fits else ["print:desk"])
 
 
+def test_a_rule_without_a_time_zone_goes_by_that_of_the_server(make: Make) -> None:
+    config = make({"hours": "08:00-18:00", "discard": True})
+    for zone, fits in (("Europe/Berlin", True), ("Pacific/Auckland", False)):
+        server = config.server.model_copy(update={"time_zone": zone})
+        here = config.model_copy(update={"server": server})
+        assert ways(decide(here, arrival(at=at("2026-11-25T12:00")))) == (["discard"] if fits else ["print:desk"])
+
+
 IN_LETTER = [
     ({"letter_type": ["FulTransit*"]}, TRANSIT, True),
     ({"letter_type": ["A", "FulTransitSlipLetter"]}, TRANSIT, True),

@@ -16,12 +16,12 @@ from sqlalchemy import text
 from relay.bounces.notify import Notifier
 from relay.config.settings import Config, Spool
 from relay.delivery.attempt import Attempts
-from relay.delivery.calendar import Calendar
 from relay.delivery.gates import Gate
 from relay.delivery.runner import Runner
 from relay.errors import SpoolError
 from relay.mail.queue_id import new_queue_id
 from relay.maillog import MailLog
+from relay.routing.calendar import Calendar
 from relay.spool import claims as spool_claims
 from relay.spool import orders
 from relay.spool.bundles import Bundled

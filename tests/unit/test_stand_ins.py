@@ -28,6 +28,7 @@ class Told:
             | settings
         )
         self.is_busy = False
+        self.is_open = True
         self.says: Trouble | None = None
 
     async def trouble(self) -> Trouble | None:
@@ -72,6 +73,15 @@ async def test_a_slip_moves_after_the_time_that_is_set_to_the_first_that_is_well
     assert move == Move(room.c.printer, "a: the printer does not answer", for_trouble=True)
     room.b.says = None
     assert await room.goes_to() == "b"
+
+
+async def test_a_printer_that_is_closed_stands_in_for_nobody() -> None:
+    room = Room(alternate_after=0.0)
+    room.a.says = OFFLINE
+    room.b.is_open = False
+    assert await room.goes_to() == "c"
+    room.c.is_open = False
+    await room.waits()
 
 
 async def test_trouble_that_was_over_counts_anew() -> None:
