@@ -6,6 +6,7 @@ Each time every slip is on paper once, in the order in which they arrived. What 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -17,6 +18,7 @@ import pytest
 import pytest_asyncio
 
 from relay.config.printers import Cups
+from relay.errors import PrintError
 from relay.printing.cups import CupsServer
 from tests.harness import samples
 from tests.harness.playground import Playground
@@ -148,7 +150,10 @@ async def five_hundred_jobs(story: Story) -> AsyncIterator[None]:
     await story.playground.cupsd.restart_with("MaxJobs 500")
     others = CupsServer(Cups(server=story.playground.cupsd.address, username="others"))
     held = {"job-hold-until": "indefinite"}
-    jobs = await others.ask(lambda cups: [cups.createJob("laser", "theirs", held) for _ in range(500)])
+    jobs: list[int] = []
+    with contextlib.suppress(PrintError):  # there may be one or two of before
+        while len(jobs) < 500:
+            jobs.append(await others.create_job("laser", "theirs", held))
     yield
     await others.ask(lambda cups: [cups.cancelJob(job) for job in jobs])
 

@@ -49,7 +49,7 @@ async def over_the_weekend(weekend: Weekend, slips: int, *, crashes: bool = Fals
     """From Friday afternoon to Monday noon; returns when all is printed."""
 
     async def arrive(hundredths: int) -> None:
-        await weekend.hand_in(len(weekend.desks) * max(round(slips * hundredths / 100 / len(weekend.desks)), 1))
+        await weekend.hand_in(len(weekend.desks) * round(slips * hundredths / 100 / len(weekend.desks)))
 
     async def crash(node: int) -> None:
         if crashes:
