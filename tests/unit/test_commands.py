@@ -12,6 +12,7 @@ from relay.errors import Goodbye, Refusal
 from relay.intake.commands import Mail, read_bdat, read_mail, read_rcpt
 from relay.mail.address import Address
 from relay.mail.parameters import parameters
+from tests.harness.fuzz_commands import judge
 
 PIECES = st.sampled_from(
     ["FROM:", "TO:", "<", ">", "a@b.example", "@", ".", " ", "=", "SIZE=", "9" * 25, "BODY=8BITMIME", "BODY=BINARYMIME",
@@ -77,6 +78,15 @@ def test_what_mail_says() -> None:
 def test_a_bdat_that_cannot_be_read(argument: str) -> None:
     with pytest.raises(Goodbye):
         read_bdat(argument)
+
+
+@given(st.binary(max_size=80))
+@example(b"\x00<a@b.example> SIZE=10 BODY=8BITMIME SMTPUTF8 RET=FULL ENVID=a+2Bb")
+@example(b'\x01<"x\\"y"@b\xc3\xbc.example> NOTIFY=SUCCESS,DELAY ORCPT=utf-8;a\\x{FC}b@c')
+@example(b"\x02<a@[IPv6:2001:db8::1]> ORCPT=rfc822;a+40b")
+@example(b"\x03123 LAST")
+def test_what_is_read_reads_back_and_what_is_refused_can_be_said(words: bytes) -> None:
+    judge(words)
 
 
 @given(st.text(max_size=60))
