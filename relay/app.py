@@ -72,7 +72,7 @@ class Appliance:
         self._control = ControlSocket(socket_path(config), desk, self._maillog)
         policy = Policy(config)
         folder = config.intake.folder or (self._store.place.path.parent if self._store.place.path else None)
-        self._staging = Staging(config.intake, folder, self._store.has_room)
+        self._staging = Staging(config.intake, folder, self._store.has_room, self._maillog)
         acceptance = Acceptance(config, policy, self._store, self._maillog, self._runner, self._staging)
         self._listeners = Listeners(config, policy, acceptance, self._maillog)
 

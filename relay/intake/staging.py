@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relay.config.settings import Intake
-from relay.errors import Goodbye, Refusal, SpoolError
+from relay.errors import Goodbye, Refusal
 from relay.intake.examination import Examination
 from relay.mail import status
 from relay.mail.status import Reply
+from relay.maillog import MailLog
 from relay.spool.contents import SMALL, Content, LargeContent
 
 TOO_MUCH = 1024 * 1024
@@ -50,13 +51,16 @@ class Arrived:
 class Staging:
     """All messages that just arrive."""
 
-    def __init__(self, settings: Intake, folder: Path | None, has_room: Callable[[int], bool]) -> None:
+    def __init__(
+        self, settings: Intake, folder: Path | None, has_room: Callable[[int], bool], maillog: MailLog
+    ) -> None:
         """`folder` is for large ones; None for the system's own for temporary files. `has_room` says whether the spool
         has room for so many bytes.
         """
         self.settings = settings
         self._folder = folder
         self._has_room = has_room
+        self._maillog = maillog
         # Threads of its own: a disk that is slow to take a message must not keep others from being read and sent.
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="staging")
         self.in_memory = 0
@@ -86,6 +90,10 @@ class Staging:
         """Has a file written."""
         return self._writers.submit(work)
 
+    def trouble(self, error: OSError) -> None:
+        """A file could not be written."""
+        self._maillog.fault("intake", error)
+
     def close(self) -> None:
         """Nothing arrives any more."""
         self._writers.shutdown()
@@ -103,7 +111,6 @@ class ContentSink:
         self._file: LargeContent | None = None
         self._on_disk = 0
         self._writing: Future[Reply | None] | None = None
-        self._trouble: OSError | None = None
         self.received = 0
         "Bytes that were taken, as they came."
         self.refusal: Reply | None = None
@@ -126,7 +133,7 @@ class ContentSink:
             await self._to_disk(last=False)
 
     async def finish(self) -> Arrived:
-        """The message, which is the caller's to close. Raises Refusal, or SpoolError when it could not be written."""
+        """The message, which is the caller's to close. Raises Refusal."""
         content: Content | None = None
         if self._file is not None:
             await self._to_disk(last=True)
@@ -134,8 +141,6 @@ class ContentSink:
         elif self.refusal is None:
             content = self._examination.look(b"".join(self._blocks), last=True)
             self._refuse(self._examination.fault)
-        if self._trouble is not None:
-            raise SpoolError(f"a message that arrives can't be written to disk: {self._trouble}") from self._trouble
         if self.refusal is not None or content is None:
             raise Refusal(self.refusal or status.LOCAL_ERROR)
         examined = self._examination
@@ -163,7 +168,8 @@ class ContentSink:
         try:
             fault = await asyncio.wrap_future(self._writing)
         except OSError as error:
-            fault, self._trouble = status.SPOOL_FULL, error
+            self._staging.trouble(error)
+            fault = status.SPOOL_FULL
         finally:
             self._staging.in_memory -= waited
         self._on_disk = len(file)

@@ -47,11 +47,11 @@ class SegmentClient:
             replies.append(await self.reply())
         return replies
 
-    async def begin(self, recipient: bytes, *parameters: bytes) -> None:
-        """Says all that comes before a message."""
+    async def begin(self, recipient: bytes, *parameters: bytes, data: bool = True) -> None:
+        """Says all that comes before a message, DATA included, if it is to come by that."""
         sender = b" ".join([b"MAIL FROM:<alma@exlibrisgroup.example>", *parameters])
-        replies = await self.say(sender, b"RCPT TO:<%s>" % recipient, b"DATA")
-        assert [reply[:3] for reply in replies] == [b"250", b"250", b"354"], replies
+        replies = await self.say(sender, b"RCPT TO:<%s>" % recipient, *([b"DATA"] if data else []))
+        assert [reply[:3] for reply in replies] == [b"250", b"250", *([b"354"] if data else [])], replies
 
     async def send(self, *segments: bytes) -> None:
         """Sends segments; each, but for the last one, has been read when the next one is sent."""
@@ -72,6 +72,17 @@ class SegmentClient:
         (noop,) = await self.say(b"NOOP")
         assert noop.startswith(b"250 2.0.0"), (reply, noop)
         return reply
+
+    async def chunks(self, recipient: bytes, chunks: Sequence[bytes]) -> bytes:
+        """Hands a letter in by BDAT (RFC 3030), all at once; gives the last reply, after which nothing is said."""
+        await self.begin(recipient, data=False)
+        commands = b"".join(b"BDAT %d\r\n" % len(chunk) + chunk for chunk in chunks)
+        self._writer.write(commands + b"BDAT 0 LAST\r\n")
+        replies = [await self.reply() for _ in (*chunks, b"")]
+        assert all(reply.startswith(b"250 2.0.0") for reply in replies[:-1]), replies
+        (noop,) = await self.say(b"NOOP")
+        assert noop.startswith(b"250 2.0.0"), (replies, noop)
+        return replies[-1]
 
     def vanish(self, *, half: bool) -> None:
         """Cuts the connection off; or only ends what this side says."""

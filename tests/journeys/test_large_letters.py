@@ -200,6 +200,7 @@ async def test_a_large_letter_that_can_t_be_written_stays_with_the_client(bench:
     bench.faults.set(fault)
     code, text = await bench.letters.submit(message, "full@patron.example")
     assert (code, text.split()[0]) == (452, "4.3.1")
+    assert "event=fault where=intake error=OSError" in bench.letters.appliance.log.read_text(encoding="utf-8")
     small, _ = await bench.letters.submit(letter("small", "small@patron.example"), "small@patron.example")
     assert small == 250
     bench.faults.clear()

@@ -55,8 +55,13 @@ END = b"\r\n.\r\n"
 def as_kept(content: bytes) -> bytes:
     """What becomes of content after its end mark and its dots were taken off."""
     lines = content.split(b"\r\n")
-    text = b"\r\n".join(line.removeprefix(b".") for line in lines).replace(b"\0", b"")
-    return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n") + b"\r\n"
+    return normalised(b"\r\n".join(line.removeprefix(b".") for line in lines)) + b"\r\n"
+
+
+def normalised(content: bytes) -> bytes:
+    """Content with the one treatment of what has no place in it."""
+    text = content.replace(b"\0", b"")
+    return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
 
 @asynccontextmanager
@@ -119,6 +124,28 @@ async def test_one_message_in_is_one_message_out(tmp_path: Path) -> None:
             assert content.endswith(sent.pop(number_of_it)), "and below our fields nothing else was changed"
             assert dkim.verify(content, dnsfunc=lambda name, timeout=5: record)
         assert not sent
+
+
+@pytest.mark.asyncio
+async def test_a_message_in_chunks_is_one_message_out(tmp_path: Path) -> None:
+    """BDAT has no end mark: there CRLF.CRLF is content, and has to be stuffed for a next hop that takes DATA."""
+    hop = FaultyHop()
+    ends = [END, *ENDS]
+    async with relay(tmp_path, hop) as letters, SegmentClient.greeted(letters.appliance.port) as client:
+        wanted = set()
+        for number, end in enumerate(ends):
+            content = header(number) + b"first" + end + HIDDEN + b"\r\n"
+            place = len(header(number)) + 5 + number % (len(end) + 1)
+            reply = await client.chunks(b"reader@patron.example", [content[:place], content[place:]])
+            assert reply.startswith(b"250 2.0.0 queued as "), (end, reply)
+            wanted.add(normalised(content))
+        await until(lambda: len(hop.taken) >= len(ends), "the letters")
+        assert len(hop.taken) == commands(hop).count(b"MAIL") == len(ends)
+        for raw in hop.taken:
+            assert [found.end() for found in ANY_END.finditer(raw)] == [len(raw)], raw
+            content = (b"\r\n" + raw[:-3]).replace(b"\r\n.", b"\r\n")[2:]
+            wanted.remove(content[content.index(b"From: ") :])
+        assert not any(b"evil" in line or b"victim" in line for line in hop.seen)
 
 
 @pytest.mark.asyncio

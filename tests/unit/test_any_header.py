@@ -20,6 +20,7 @@ from relay.errors import HeaderError, Refusal
 from relay.intake.staging import Arrived, Staging
 from relay.mail import headers
 from relay.mail.status import Reply
+from relay.maillog import MailLog
 from relay.outgoing.assemble import Assembler
 from relay.outgoing.sign import Signer
 from relay.spool.records import Delivery, Outcome, State
@@ -90,7 +91,7 @@ def taken(message: bytes) -> Arrived | None:
     """What is kept of a message; None when it is refused."""
 
     async def take() -> Arrived | None:
-        staging = Staging(Intake(), None, lambda size: True)
+        staging = Staging(Intake(), None, lambda size: True, MailLog())
         sink = staging.sink()
         try:
             await sink.take(message)

@@ -14,6 +14,7 @@ from relay.errors import Goodbye, Refusal
 from relay.intake.content import Pace, read_chunk, read_data
 from relay.intake.staging import Staging
 from relay.mail import headers
+from relay.maillog import MailLog
 from relay.spool.contents import PART, LargeContent, parts
 from relay.transports.smtp import stuffed as stuffed_out
 from relay.transports.smtp import stuffed_blocks
@@ -26,7 +27,7 @@ CUTS = st.lists(st.integers(0, 120), max_size=8)
 def staging(*, on_disk: bool = False, room: bool = True, **settings: Any) -> Staging:
     if on_disk:
         settings["max_memory"] = 0
-    return Staging(Intake(**settings), None, lambda size: room)
+    return Staging(Intake(**settings), None, lambda size: room, MailLog())
 
 
 async def no_more(wire: bytes, cuts: list[int], place: Staging, octets: int | None = None) -> tuple[bytes, bytes]:
