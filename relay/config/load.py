@@ -24,7 +24,7 @@ from relay.config.settings import Config, Spool
 from relay.errors import ConfigError, Problem
 from relay.mail.address import parse_address
 
-_PATHS = ("tls_certificate", "tls_key", "key_file", "ca_file", "file", "folder", "stylesheet")
+_PATHS = ("tls_certificate", "tls_key", "key_file", "ca_file", "file", "folder", "stylesheet", "client_ca", "spf_file")
 _SECRETS = {"password", "secret", "passwd", "key"}
 
 
@@ -218,6 +218,12 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
         for name in source.institutions:
             if name not in institutions:
                 yield ("sources", i, "institutions"), f"there is no institution {name!r} ({choices(institutions)})"
+        if source.spf and config.spf_file() is None:
+            yield ("dns", "spf_file"), "with the spool on a server the file of the last SPF answers has to be named"
+        if source.certificates and not any(listener.client_ca for listener in config.listeners):
+            yield ("sources", i, "certificates"), "no listener asks for certificates: set client_ca on one"
+        if source.divert_to is not None and config.printer_for(parse_address(source.divert_to)) is not None:
+            yield ("sources", i, "divert_to"), f"{source.divert_to} stands for a printer: name a mailbox that is read"
     for i, printer in enumerate(config.printers):
         yield from _printed_notices(config, "printers", i, printer.notify)
         if printer.institution not in institutions:

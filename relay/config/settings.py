@@ -16,29 +16,17 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
+from relay.config.dns import Dns
 from relay.config.hours import TimeZone
-from relay.config.kinds import (
-    Domain,
-    Duration,
-    IpAddress,
-    Mailbox,
-    Name,
-    Network,
-    Port,
-    Secret,
-    Settings,
-    Size,
-    Text,
-    is_file,
-    mailbox,
-    nameserver,
-)
+from relay.config.kinds import Domain, Duration, Mailbox, Name, Secret, Settings, Size, is_file, mailbox
+from relay.config.listeners import Listener, Tls
 from relay.config.next_hops import Delivery, NextHop
 from relay.config.notices import Notices
 from relay.config.pictures import Pictures
 from relay.config.printers import Cups, Printer, Rendering
 from relay.config.profiles import BUILT_IN_PROFILES, Profile
 from relay.config.rules import Pattern, Rule
+from relay.config.sources import Auth, Source
 from relay.mail.address import Address, parse_address
 
 _Named = TypeVar("_Named", "Institution", "NextHop", Printer, Profile)
@@ -58,32 +46,6 @@ class Server(Settings):
     """Key that signs VERP addresses: at least 16 characters, the same on all nodes. Needed when an institution
     uses VERP.
     """
-
-
-class Listener(Settings):
-    """One address and port that takes mail."""
-
-    name: Name
-    address: IpAddress = "0.0.0.0"  # noqa: S104 - an SMTP server listens to the world; policy is by source
-    "IP address to listen on; `::` listens on IPv6."
-    port: Port
-    kind: Literal["relay", "submission"] = "relay"
-    "`relay` is for known networks (port 25); `submission` takes nothing without AUTH (port 587)."
-    tls_certificate: Path | None = None
-    "PEM file with the certificate chain; STARTTLS is offered when it is set."
-    tls_key: Path | None = None
-    "PEM file with the private key of that certificate."
-
-    @model_validator(mode="after")
-    def _tls(self) -> Self:
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key go together")
-        if self.kind == "submission" and self.tls_certificate is None:
-            raise ValueError("a submission listener needs tls_certificate and tls_key: passwords travel over TLS only")
-        for path in (self.tls_certificate, self.tls_key):
-            if path is not None and not is_file(path):
-                raise ValueError(f"the file {path} does not exist")
-        return self
 
 
 class Intake(Settings):
@@ -209,22 +171,6 @@ class Log(Settings):
     """
 
 
-class Dns(Settings):
-    """Look-ups for next hops that are found by MX."""
-
-    nameservers: tuple[str, ...] = ()
-    "Addresses, or address:port, to ask instead of the system's resolvers."
-    timeout: Duration = 10.0
-    "Longest wait for an answer."
-
-    @field_validator("nameservers")
-    @classmethod
-    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            nameserver(text)
-        return value
-
-
 class DkimKey(Settings):
     """A signing key of an institution (RFC 6376)."""
 
@@ -288,40 +234,14 @@ class Institution(Settings):
         return self
 
 
-class Source(Settings):
-    """Somebody allowed to submit mail. What matches no source is refused."""
-
-    name: Name
-    institutions: Annotated[tuple[Name, ...], Field(min_length=1)]
-    "Institutions it may send for."
-    networks: tuple[Network, ...] = ()
-    "Addresses it connects from, on relay listeners."
-    username: Text | None = None
-    "Name it gives to AUTH."
-    password_hash: str | None = None
-    "Argon2 hash of its password, as `slip-relay hash-password` prints it."
-    from_domains: tuple[Domain, ...] = ()
-    "From domains that it may use besides those of its institutions."
-    recipients: tuple[str, ...] = ("*",)
-    "Recipients it may send to besides its institutions' printers: patterns as in `*@example.edu`; [] is printing only."
-
-    @model_validator(mode="after")
-    def _who(self) -> Self:
-        if (self.username is None) != (self.password_hash is None):
-            raise ValueError("username and password_hash go together")
-        if not self.networks and self.username is None:
-            raise ValueError("a source is known by networks, or by username and password_hash")
-        if self.password_hash is not None and not self.password_hash.startswith("$argon2"):
-            raise ValueError("password_hash is not an argon2 hash; `slip-relay hash-password` makes one")
-        return self
-
-
 class Config(Settings):
     """The whole configuration."""
 
     server: Server
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1)]
+    tls: Tls = Tls()
     intake: Intake = Intake()
+    auth: Auth = Auth()
     spool: Spool
     control: Control = Control()
     log: Log = Log()
@@ -344,6 +264,11 @@ class Config(Settings):
             return Pictures()
         beside = self.spool.path.parent / "pictures" if self.spool.path is not None else None
         return self.pictures.model_copy(update={"folder": self.pictures.folder or beside})
+
+    def spf_file(self) -> Path | None:
+        """Where the last answers about SPF names are kept; None where nothing says so."""
+        beside = self.spool.path.with_name("spf.json") if self.spool.path is not None else None
+        return self.dns.spf_file or beside
 
     def institution(self, name: str) -> Institution:
         """The institution of that name; KeyError when there is none."""
