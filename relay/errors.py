@@ -22,7 +22,8 @@
     +-- Interrupted            the service stops in the middle of a wait; the next start goes on from there
     +-- DnsError               a look-up gave no usable answer
         +-- NoSuchDomain       the name does not exist, or says that it takes no mail
-            +-- NullMx         it says that it takes no mail
+        |   +-- NullMx         it says that it takes no mail
+        +-- SpfError           an SPF record is missing or wrong; its owner has to mend it
 
 Each message is one sentence fit for a person: what, where, what to do. What is unknown is temporary.
 """
@@ -145,3 +146,7 @@ class NoSuchDomain(DnsError):
 
 class NullMx(NoSuchDomain):
     """The domain publishes that it takes no mail (RFC 7505)."""
+
+
+class SpfError(DnsError):
+    """SPF's permanent error (RFC 7208 2.6.7): no record or two, one that can't be read, or too many look-ups."""

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Literal
 
 import dns.asyncresolver
 import dns.exception
 import dns.nameserver
 import dns.resolver
 
+from relay.config.dns import Dns
 from relay.config.kinds import nameserver
-from relay.config.settings import Dns
 from relay.errors import AddressError, DnsError, NoSuchDomain, NullMx
 from relay.mail.address import ascii_domain
 
 MAX_HOSTS = 8
 """Addresses of a domain that are tried in one attempt."""
+
+
+RecordKind = Literal["A", "AAAA", "MX", "TXT"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,15 @@ class MailHost:
 
     name: str
     address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The records of one type at a name, as text; none when there are none, or no such name."""
+
+    texts: tuple[str, ...]
+    ttl: float | None = None
+    "Seconds for which they are good; None when nothing says so."
 
 
 class Resolver:
@@ -57,6 +70,26 @@ class Resolver:
         if not hosts:
             raise DnsError(f"no host that takes mail for {name} has an address")
         return hosts[:MAX_HOSTS]
+
+    async def records(self, name: str, kind: RecordKind) -> Records:
+        """The records of a type: addresses, hosts with the preferred first, or texts in one piece each.
+
+        Raises DnsError when there is no answer.
+        """
+        try:
+            answer = await self._resolver.resolve(f"{name}.", kind)
+        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+            return Records(())
+        except dns.exception.DNSException as error:
+            raise DnsError(f"no answer from the DNS for {name}: {type(error).__name__}") from None
+        if kind == "TXT":
+            texts = [b"".join(record.strings).decode("latin-1") for record in answer]
+        elif kind == "MX":
+            found = sorted((record.preference, record.exchange.to_text(omit_final_dot=True)) for record in answer)
+            texts = [host for _, host in found]
+        else:
+            texts = [record.to_text() for record in answer]
+        return Records(tuple(texts), float(answer.chaining_result.minimum_ttl))
 
     async def _exchanges(self, name: str) -> list[str]:
         try:

@@ -44,13 +44,13 @@ class DnsServer:
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
 
-    def add(self, name: str, kind: str, *values: str) -> None:
+    def add(self, name: str, kind: str, *values: str, ttl: int = TTL) -> None:
         """Publish values at a name: `add("example.org", "MX", "10 mx.example.org.")`. TXT is quoted for you."""
         owner, rdatatype = _name(name), dns.rdatatype.from_text(kind)
         texts = [txt_strings(value) if kind == "TXT" else value for value in values]
         known = list(self._records.get((owner, rdatatype), ()))
-        fresh = dns.rrset.from_text_list(owner, TTL, "IN", rdatatype, texts)
-        self._records[owner, rdatatype] = dns.rrset.from_rdata_list(owner, TTL, [*known, *fresh])
+        fresh = dns.rrset.from_text_list(owner, ttl, "IN", rdatatype, texts)
+        self._records[owner, rdatatype] = dns.rrset.from_rdata_list(owner, ttl, [*known, *fresh])
 
     def remove(self, name: str, kind: str | None = None) -> None:
         """Take back what was published at a name, or one type of it."""
