@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
 
 from relay import __version__
 from relay.bounces.notify import Notifier
 from relay.config.settings import Config
+from relay.control import protocol
 from relay.control.desk import Desk
 from relay.control.place import socket_path
 from relay.control.server import ControlSocket
+from relay.control.sources import report
 from relay.delivery.attempt import Attempts
 from relay.delivery.calendar import Calendar
 from relay.delivery.gates import Gate
@@ -25,6 +29,7 @@ from relay.errors import PrintError, RenderError, StartError
 from relay.intake.accept import Acceptance
 from relay.intake.listener import Listeners
 from relay.intake.policy import Policy
+from relay.intake.spf_sources import SpfSources
 from relay.intake.staging import Staging
 from relay.maillog import MailLog
 from relay.notices.post import Post
@@ -69,8 +74,13 @@ class Appliance:
         self._retention = Retention(self._store, config.spool, self._maillog)
         self._notices = Post(config, self._store, self._maillog)
         desk = Desk(config, self._store, self._maillog, self._runner.reopen)
-        self._control = ControlSocket(socket_path(config), desk, self._maillog)
-        policy = Policy(config)
+        self._spf = SpfSources(config, Resolver(config.dns), self._maillog)
+        questions: dict[str, Callable[[], object]] = {
+            protocol.METRICS: self._maillog.metrics.text,
+            protocol.SOURCES: partial(report, config, self._spf),
+        }
+        self._control = ControlSocket(socket_path(config), desk, questions, self._maillog)
+        policy = Policy(config, self._spf)
         folder = config.intake.folder or (self._store.place.path.parent if self._store.place.path else None)
         self._staging = Staging(config.intake, folder, self._store.has_room)
         acceptance = Acceptance(config, policy, self._store, self._maillog, self._runner, self._staging)
@@ -82,6 +92,7 @@ class Appliance:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._look_again)
         await self._check_cups()
         self._try_profiles()
         self._store.open()
@@ -94,12 +105,15 @@ class Appliance:
         if self._config.printers or self._config.reads_letters:
             await self._renderer.start()
         await self._open_control()
+        await self._spf.open()
         await self._listeners.open()
         self._maillog.service("started", version=__version__, hostname=self._config.server.hostname)
         runner = asyncio.create_task(self._runner.run(), name="runner")
         beside = [
             asyncio.create_task(self._retention.run(stop), name="clean-up"),
             asyncio.create_task(self._notices.run(stop), name="notices"),
+            asyncio.create_task(self._spf.run(), name="SPF names"),
+            asyncio.create_task(self._listeners.watch_certificates(), name="certificates"),
         ]
         stopped = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait([runner, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -112,6 +126,11 @@ class Appliance:
             task.cancel()  # it has ended already, unless it waits for the spool
         await asyncio.gather(*beside, return_exceptions=True)
         await runner  # a fault of the runner ends the service, for the service manager to start it anew
+
+    def _look_again(self) -> None:
+        """SIGHUP: certificates and SPF names are looked at now."""
+        self._spf.look_now()
+        self._listeners.look_now()
 
     async def _open_control(self) -> None:
         """On a server's spool orders can be given without this service, and another one may have the usual socket."""

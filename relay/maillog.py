@@ -204,6 +204,37 @@ class MailLog:
         """
         self._write("cleaned", bodies=bodies, messages=messages, pdfs=pdfs or None, pages=pages or None)
 
+    def certificate(self, listener: str, *, what: str, subject: str, why: str = "") -> None:
+        """The certificate of a listener was `taken` anew, `kept` since the new one can't be used, or it `ends` soon or
+        has `ended`.
+        """
+        self.metrics.certificates.labels(listener, what).inc()
+        self._write("certificate", listener=listener, what=what, subject=subject, why=why)
+
+    def spf(self, name: str, *, result: str, networks: int, more: str = "", less: str = "", why: str = "") -> None:
+        """An SPF name of a source was looked up; a line only when its addresses changed, it failed, or it has parts
+        that can't be used.
+        """
+        self.metrics.spf_looks.labels(name, result).inc()
+        self.metrics.spf_networks.labels(name).set(networks)
+        if result != "same" or why:
+            self._write("spf", name=name, result=result, networks=networks, more=more, less=less, why=why)
+
+    def turned_away(self, *, client: str, listener: str, why: str) -> None:
+        """A connection was closed before its session began."""
+        self.metrics.turned_away.labels(listener).inc()
+        self._write("turned-away", client=client, listener=listener, why=why)
+
+    def locked_out(self, client: str) -> None:
+        """An address tried too many passwords."""
+        self.metrics.lockouts.inc()
+        self._write("locked-out", client=client)
+
+    def diverted(self, *, source: str, recipient: str, to: str) -> None:
+        """A sandbox wrote to somebody that it may not write to: it goes to the mailbox for that."""
+        self.metrics.diverted.labels(source).inc()
+        self._write("diverted", source=source, recipient=self._address(recipient), to=to)
+
     def service(self, event: str, **facts: object) -> None:
         """The service itself: started, stopping, a listener opened."""
         self._write(event, **facts)

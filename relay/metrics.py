@@ -42,6 +42,18 @@ class Metrics:
             "printer_trouble", "1 while a printer's slips have not come out for long.", "printer"
         )
         self.since_mail = self._gauge("seconds_since_mail", "Since mail was last accepted.", "institution")
+        self.turned_away = self._counter("turned_away", "Connections closed before their greeting.", "listener")
+        self.lockouts = self._counter("lockouts", "Failed AUTHs after which an address was locked out.")
+        self.certificate_ends = self._gauge(
+            "certificate_ends_timestamp_seconds", "When the certificate of a listener ends.", "listener"
+        )
+        self.certificates = self._counter("certificates", "What happened to certificates.", "listener", "what")
+        self.spf_looks = self._counter("spf_lookups", "Look-ups of the SPF names of sources.", "name", "result")
+        self.spf_age = self._gauge(
+            "spf_answer_timestamp_seconds", "When the addresses in force of an SPF name were looked up.", "name"
+        )
+        self.spf_networks = self._gauge("spf_networks", "Networks in force of an SPF name.", "name")
+        self.diverted = self._counter("diverted", "Recipients of sandboxes that were diverted.", "source")
         self.faults = self._counter("faults", "Faults of slip-relay itself; the log has each with its trace.")
 
     def text(self) -> str:

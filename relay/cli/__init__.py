@@ -27,6 +27,7 @@ _HOMES = {
     "render": "slips",
     "reprint": "reprint",
     "serve": "service",
+    "sources": "sources",
     "spool": "spool",
 }
 """In which module of this package each command is defined, under its own name."""

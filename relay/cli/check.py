@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import click
 
 from relay.cli.options import config_option, load_or_exit
+from relay.config.listeners import Listener
 from relay.config.rule_checks import Place, nonsense
 from relay.config.settings import Config
 from relay.errors import ConfigError, Problem, RelayError
-from relay.intake.listener import tls_context
+from relay.intake.tls import certificate_of, server_context
 from relay.outgoing.sign import load_key
 from relay.slips import trial
 from relay.slips.selectors import check_selector
@@ -29,6 +31,21 @@ def check(config_path: Path) -> None:
         f"{config_path}: no mistakes; {len(config.institutions)} institutions, {len(config.sources)} sources, "
         f"{len(config.printers)} printers, {len(config.next_hops)} next hops"
     )
+    _tell_certificates(config)
+
+
+def _tell_certificates(config: Config) -> None:
+    """When the certificate of each listener ends; what ends soon stands on standard error."""
+    now = time.time()
+    for listener in config.listeners:
+        if listener.tls_certificate is not None:
+            certificate = certificate_of(listener)
+            is_soon = certificate.ends_at - now <= config.tls.warn_before
+            click.echo(
+                f"listener {listener.name}: {'renew its certificate: ' if is_soon else 'its certificate '}"
+                f"{certificate.in_words(now)}",
+                err=is_soon,
+            )
 
 
 def _try_parts(config: Config) -> None:
@@ -39,8 +56,9 @@ def _try_parts(config: Config) -> None:
             place = f"institutions[{i + 1}].dkim[{j + 1}].key_file ({institution.name!r})"
             _collect(problems, place, partial(load_key, key))
     for i, listener in enumerate(config.listeners):
-        place = f"listeners[{i + 1}].tls_certificate ({listener.name!r})"
-        _collect(problems, place, partial(tls_context, listener))
+        if listener.tls_certificate is not None:
+            place = f"listeners[{i + 1}].tls_certificate ({listener.name!r})"
+            _collect(problems, place, partial(_try_certificate, listener))
     for i, hop in enumerate(config.next_hops):
         place = f"next_hops[{i + 1}].ca_file ({hop.name!r})"
         _collect(problems, place, partial(verifying_context, hop))
@@ -58,11 +76,19 @@ def _try_parts(config: Config) -> None:
     folder = config.spool.path.parent if config.spool.path is not None else None
     if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
         problems.append(Problem("spool.url", f"the folder {folder} does not exist or can't be written"))
+    answers = config.spf_file()
+    if any(source.spf for source in config.sources) and answers is not None and not os.access(answers.parent, os.W_OK):
+        problems.append(Problem("dns.spf_file", f"the folder {answers.parent} does not exist or can't be written"))
     copies = config.copies().folder
     if copies is not None and not os.access(copies if copies.is_dir() else copies.parent, os.W_OK):
         problems.append(Problem("pictures.folder", f"the folder {copies} can't be made or written"))
     if problems:
         raise ConfigError(problems)
+
+
+def _try_certificate(listener: Listener) -> None:
+    server_context(listener)
+    certificate_of(listener)
 
 
 def _place(config: Config, place: Place) -> str:

@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from relay.config.settings import Config
 from relay.control import protocol
@@ -46,12 +47,24 @@ def orders_for(config: Config) -> Iterator[Give]:
 
 def metrics_of(config: Config) -> str:
     """What the running service has counted. Raises OrderError when none runs, or it does not answer."""
+    return str(_told(config, protocol.METRICS, "it counts while it runs"))
+
+
+def sources_of(config: Config) -> list[dict[str, Any]]:
+    """Who may send by what the running service knows (`relay.control.sources`). Raises OrderError as `metrics_of`."""
+    told = _told(config, protocol.SOURCES, "it looks SPF names up while it runs")
+    if not isinstance(told, list):
+        raise OrderError("the service gave an answer that can't be read")
+    return told
+
+
+def _told(config: Config, what: str, why: str) -> Any:
     path = socket_path(config)
     connection = _connect(path)
     if connection is None:
-        raise OrderError(f"no service answers at {path}: it counts while it runs")
+        raise OrderError(f"no service answers at {path}: {why}")
     with connection, connection.makefile("rb") as answers:
-        return protocol.read_metrics(_said(connection, answers.readline, protocol.QUESTION) or b"")
+        return protocol.read_told(what, _said(connection, answers.readline, protocol.write_question(what)) or b"")
 
 
 def on_behalf_of() -> str:

@@ -4,7 +4,8 @@ A request: `{"verb": "hold", "deliveries": [["QUEUE-ID", 0], ...]}`, and where i
 `"only": [STATE, ...]`, `"more": true` and `"for": ACCOUNT`. An answer: `{"done": [["QUEUE-ID", 0, WAS, NOW, ROUTE],
 ...], "refused": [["QUEUE-ID", 0, WHY], ...]}`, or `{"error": SENTENCE}`. The verb `reprint` knows besides
 `"printer": NAME` and `"mark": true` or `false`; what it did has a sixth place, the number of what was made.
-The question `{"ask": "metrics"}` is answered with `{"metrics": TEXT}`.
+The question `{"ask": "metrics"}` is answered with `{"metrics": TEXT}`, and `{"ask": "sources"}` with
+`{"sources": [...]}` (`relay.control.sources`).
 Refuses, with OrderError and a sentence, what is not such a line.
 """
 
@@ -115,21 +116,35 @@ def _for_all(said: dict[str, Any]) -> tuple[str, bool, str]:
     return why, more, account
 
 
-QUESTION = b'{"ask":"metrics"}\n'
-"""Asks for the metrics."""
+METRICS, SOURCES = "metrics", "sources"
+"""What can be asked."""
 
 
-def write_metrics(text: str) -> bytes:
-    """The metrics as a line."""
-    return _line({"metrics": text})
+def write_question(what: str) -> bytes:
+    """A question as a line."""
+    return _line({"ask": what})
 
 
-def read_metrics(line: bytes) -> str:
-    """A line as metrics; raises OrderError when it is something else."""
+def read_question(line: bytes) -> str | None:
+    """What a line asks; None when it is no question."""
+    try:
+        what = _object(line).get("ask")
+    except OrderError:
+        return None
+    return what if isinstance(what, str) else None
+
+
+def write_told(what: str, told: object) -> bytes:
+    """What is told to a question, as a line."""
+    return _line({what: told})
+
+
+def read_told(what: str, line: bytes) -> Any:
+    """A line as what is told to a question; raises OrderError when it is something else."""
     said = _object(line)
-    if not isinstance(said.get("metrics"), str):
+    if what not in said:
         raise OrderError(str(said.get("error", "the service gave an answer that can't be read")))
-    return str(said["metrics"])
+    return said[what]
 
 
 def write_answer(answer: Result | OrderError) -> bytes:

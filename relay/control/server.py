@@ -14,6 +14,7 @@ import contextlib
 import os
 import socket
 import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from relay.control import protocol
@@ -37,9 +38,11 @@ _PEER = struct.Struct("3i")  # struct ucred: process, user, group
 class ControlSocket:
     """Listens from `open` to `close`."""
 
-    def __init__(self, path: Path, desk: Desk, maillog: MailLog) -> None:
+    def __init__(self, path: Path, desk: Desk, questions: Mapping[str, Callable[[], object]], maillog: MailLog) -> None:
+        """`questions` gives what is told to each, to be shown as JSON."""
         self._path = path
         self._desk = desk
+        self._questions = questions
         self._maillog = maillog
         self._server: asyncio.Server | None = None
         self._identity: tuple[int, int] | None = None
@@ -134,8 +137,9 @@ class ControlSocket:
             self._busy.discard(task)
 
     async def _answer(self, line: bytes, user: int) -> bytes:
-        if line == protocol.QUESTION:
-            return protocol.write_metrics(self._maillog.metrics.text())
+        asked = protocol.read_question(line)
+        if asked is not None and asked in self._questions:
+            return protocol.write_told(asked, self._questions[asked]())
         try:
             request = protocol.read_request(line)
             return protocol.write_answer(await self._desk.carry_out(request, account(user, request.on_behalf_of)))

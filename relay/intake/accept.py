@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from relay.config.settings import Config, Source
+from relay.config.settings import Config
+from relay.config.sources import Source
 from relay.errors import Refusal
 from relay.intake.policy import Policy
 from relay.intake.rates import Rates

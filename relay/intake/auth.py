@@ -1,18 +1,17 @@
 """AUTH: the dialogue of PLAIN and LOGIN (RFC 4954, RFC 4616), and whom the client turned out to be.
 
-Promises: a password is kept nowhere, and is verified off the event loop, since its hash takes tens of milliseconds.
+Promises: a password is kept nowhere; whether it is right is said by `passwords`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
 
-from relay.config.settings import Source
+from relay.config.sources import Source
 from relay.errors import Refusal
-from relay.intake.policy import Policy
+from relay.intake.passwords import Passwords
 from relay.mail import status
 from relay.mail.status import Reply
 
@@ -27,8 +26,12 @@ _NOT_BASE64 = Reply(501, "5.5.2", "this is not base64")
 _WRONG = Reply(535, "5.7.8", "wrong credentials")
 
 
-async def authenticate(argument: str, ask: Ask, policy: Policy) -> Source:
-    """The source that the client proves to be. Raises Refusal; mechanism names have no case (RFC 4954 4)."""
+async def authenticate(argument: str, ask: Ask, passwords: Passwords, client: str) -> Source:
+    """The source that the client at an address proves to be. Raises Refusal.
+
+    Mechanism names have no case (RFC 4954 4).
+    """
+    passwords.check_open_to(client)
     words = argument.split()
     if not 1 <= len(words) <= 2:
         raise Refusal(status.syntax("AUTH takes a mechanism and at most one initial response"))
@@ -39,7 +42,10 @@ async def authenticate(argument: str, ask: Ask, policy: Policy) -> Source:
         name, password = await _login(initial, ask)
     else:
         raise Refusal(Reply(504, "5.5.4", f"the mechanisms are {MECHANISMS}"))
-    return await _verified(policy, name, password)
+    source = await passwords.source_of(client, name, password)
+    if source is None:
+        raise Refusal(_WRONG)
+    return source
 
 
 async def _plain(initial: str | None, ask: Ask) -> tuple[str, str]:
@@ -57,13 +63,6 @@ async def _login(initial: str | None, ask: Ask) -> tuple[str, str]:
 async def _first(initial: str | None, challenge: str, ask: Ask) -> bytes:
     """The initial response, or what is answered to the challenge in its place."""
     return initial.encode("utf-8", "surrogateescape") if initial is not None else await ask(_encoded(challenge))
-
-
-async def _verified(policy: Policy, name: str, password: str) -> Source:
-    source = await asyncio.to_thread(policy.authenticate, name, password)
-    if source is None:
-        raise Refusal(_WRONG)
-    return source
 
 
 def _decoded(response: bytes) -> bytes:

@@ -34,7 +34,7 @@ _ALONE = {"AUTH", "DATA", "EHLO", "HELO", "STARTTLS"}
 class SmtpConnection(SMTP):
     """One, from the greeting to its end. Commands are the methods `smtp_*`; they answer, or raise Refusal."""
 
-    def __init__(self, config: Config, maillog: MailLog, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, config: Config, maillog: MailLog, tls: ssl.SSLContext | None, address: str) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(
             handler=None,
@@ -49,7 +49,8 @@ class SmtpConnection(SMTP):
         self._budget = limits.Budget(config.intake)
         self._is_over = self._is_retired = self._is_in_handshake = False
         self._cutting_off: asyncio.TimerHandle | None = None
-        self.address = "unknown"
+        self.address = address
+        self._handshake_timeout = config.tls.handshake_timeout
         self.heard_at = loop.time()
         self._ends_at = self.heard_at + config.intake.session_timeout
 
@@ -78,8 +79,6 @@ class SmtpConnection(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client is here (or is here again, after STARTTLS)."""
         super().connection_made(transport)
-        if self.session is not None and self.session.peer:
-            self.address = str(self.session.peer[0])
 
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone."""
@@ -148,6 +147,16 @@ class SmtpConnection(SMTP):
         else:
             self.transport.close()
         self._cutting_off = self.loop.call_later(LAST_WORD, self.cut_off)
+
+    async def _secure(self) -> None:
+        """The handshake after STARTTLS; a client that does not end it in time is gone."""
+        self._is_in_handshake = True
+        try:
+            async with asyncio.timeout(self._handshake_timeout):
+                await super().smtp_STARTTLS("")
+        except TimeoutError as error:
+            raise TLSSetupException from error
+        self._is_in_handshake = False
 
     # --- time
 

@@ -42,6 +42,23 @@ class Guest(Protocol):
         ...
 
 
+class Stoppable(Guest, Protocol):
+    """A session, or a connection on its way to one, which ends when the service stops."""
+
+    @property
+    def is_taking(self) -> bool:
+        """Whether a message is under way."""
+        ...
+
+    def retire(self) -> None:
+        """Ends it: at once, or after the message that it is just taking."""
+        ...
+
+    def cut_off(self) -> None:
+        """Ends it without another word."""
+        ...
+
+
 G = TypeVar("G", bound=Guest)
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
-import ssl
+import time
 from collections.abc import Callable
 
-from relay.config.settings import Config, Listener
+from relay.config.listeners import Listener
+from relay.config.settings import Config
 from relay.errors import StartError
 from relay.intake.accept import Acceptance
-from relay.intake.connections import Connections
+from relay.intake.caller import Caller
+from relay.intake.connections import Connections, Stoppable
+from relay.intake.entrance import Entrance
+from relay.intake.passwords import Passwords
 from relay.intake.policy import Policy
 from relay.intake.session import SmtpSession
+from relay.intake.tls import ServerTls
 from relay.maillog import MailLog
 
 GOODBYE = 2.0
@@ -30,12 +36,20 @@ class Listeners:
     """All listeners of the service."""
 
     def __init__(self, config: Config, policy: Policy, acceptance: Acceptance, maillog: MailLog) -> None:
+        """Raises StartError when a certificate can't be used."""
         self._config = config
         self._policy = policy
+        self._passwords = Passwords(config, maillog)
         self._acceptance = acceptance
         self._maillog = maillog
         self._servers: list[asyncio.Server] = []
-        self._sessions = Connections[SmtpSession](config.intake, maillog.metrics)
+        self._sessions = Connections[Stoppable](config.intake, maillog.metrics)
+        self._tls = {
+            listener.name: ServerTls(listener, maillog, config.tls.warn_before)
+            for listener in config.listeners
+            if listener.tls_certificate is not None
+        }
+        self._asked_early = asyncio.Event()
 
     async def open(self) -> None:
         """Opens every port. Raises StartError when one can't be had; then none stays open."""
@@ -58,16 +72,27 @@ class Listeners:
                 self._maillog.service("few-files", allowed=allowed, wanted=wanted, setting="intake.max_connections")
 
     async def _open(self, listener: Listener) -> asyncio.Server:
-        tls = tls_context(listener)
+        tls, timeout = self._tls.get(listener.name), self._config.tls.handshake_timeout
 
-        def session() -> SmtpSession:
+        def session(caller: Caller) -> SmtpSession:
             return SmtpSession(
-                self._config, listener, self._policy, self._acceptance, self._maillog, tls, self._sessions
+                self._config,
+                listener,
+                self._policy,
+                self._passwords,
+                self._acceptance,
+                self._maillog,
+                tls,
+                caller,
+                self._sessions,
             )
+
+        def entrance() -> Entrance:
+            return Entrance(listener, tls, timeout, self._sessions, self._maillog, session)
 
         try:
             server = await asyncio.get_running_loop().create_server(
-                session, listener.address, listener.port, backlog=_BACKLOG
+                entrance, listener.address, listener.port, backlog=_BACKLOG
             )
         except OSError as error:
             meaning = os.strerror(error.errno) if error.errno else str(error)
@@ -76,6 +101,22 @@ class Listeners:
             ) from None
         self._maillog.service("listening", listener=listener.name, address=listener.address, port=listener.port)
         return server
+
+    async def watch_certificates(self) -> None:
+        """Looks at the files of certificates now and again, until it is cancelled."""
+        while True:
+            for tls in self._tls.values():
+                try:
+                    await asyncio.to_thread(tls.look, time.time())
+                except Exception as error:
+                    self._maillog.fault("certificates", error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked_early.wait(), self._config.tls.look_every)
+            self._asked_early.clear()
+
+    def look_now(self) -> None:
+        """Has the files looked at at once."""
+        self._asked_early.set()
 
     def close(self) -> None:
         """Takes no more connections; those that are open go on."""
@@ -89,7 +130,7 @@ class Listeners:
         await self._until_gone(lambda session: not session.is_taking, min(timeout, GOODBYE))
         await self._until_gone(lambda session: True, timeout)
 
-    async def _until_gone(self, which: Callable[[SmtpSession], bool], timeout: float) -> None:
+    async def _until_gone(self, which: Callable[[Stoppable], bool], timeout: float) -> None:
         """Waits for sessions to end, then cuts off those that did not."""
         deadline = asyncio.get_running_loop().time() + timeout
         # ASYNC110: sessions end in aiosmtpd's own time, and say so by leaving the set.
@@ -97,20 +138,3 @@ class Listeners:
             await asyncio.sleep(0.05)
         for session in filter(which, self._sessions):
             session.cut_off()
-
-
-def tls_context(listener: Listener) -> ssl.SSLContext | None:
-    """The server side of TLS for a listener, or None when it has no certificate. Raises StartError when it is
-    unusable.
-    """
-    if listener.tls_certificate is None or listener.tls_key is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(listener.tls_certificate, listener.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise StartError(
-            f"the listener {listener.name} can't use the certificate {listener.tls_certificate}: {error}"
-        ) from None
-    return context

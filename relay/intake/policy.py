@@ -13,23 +13,23 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
-
-from relay.config.settings import Config, Listener, Source
+from relay.config.kinds import Network
+from relay.config.listeners import Listener
+from relay.config.settings import Config
+from relay.config.sources import Source
 from relay.errors import HeaderError, Refusal
+from relay.intake import loops
+from relay.intake.caller import Caller
 from relay.mail import headers, status
-from relay.mail.address import Address
+from relay.mail.address import Address, parse_address
 from relay.mail.envelope import Envelope
 from relay.routing.conditions import matches
 from relay.routing.rules import choose
 
 MAX_HEADER = 256 * 1024
 """Octets of a header section; nobody's letter has more, and reading one costs time."""
-
-MAX_RECEIVED = 50
-"""More Received fields than this are a loop (RFC 5321 6.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,42 +42,74 @@ class Admission:
     "Domains of its From field."
 
 
+@dataclass(frozen=True, slots=True)
+class Addressee:
+    """Whom mail to a recipient goes to."""
+
+    address: Address
+    diverted_by: str = ""
+    "The sandbox whose mail it is, where that is not the recipient."
+
+
+class Addresses(Protocol):
+    """What is known at run time of the addresses of sources (`relay.intake.spf_sources.SpfSources`)."""
+
+    def networks_of(self, source: Source) -> tuple[Network, ...]:
+        """Networks in force beside those of the configuration."""
+        ...
+
+    def is_unknown(self, source: Source) -> bool:
+        """Whether they were never found out."""
+        ...
+
+
 class Policy:
     """The rules of admission of one configuration."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, addresses: Addresses) -> None:
         self._config = config
-        self._hasher = PasswordHasher()
-        self._by_username = {source.username: source for source in config.sources if source.username}
-        # Verified when the user name is unknown, so that the time taken does not tell which names exist.
-        self._decoy = self._hasher.hash("no such user")
+        self._addresses = addresses
 
-    def sources_at(self, listener: Listener, client: str) -> tuple[Source, ...]:
-        """The sources that a client is by its address. On a submission listener the address is nobody's."""
+    def sources_of(self, listener: Listener, caller: Caller, login: Source | None = None) -> tuple[Source, ...]:
+        """The sources that a client is: the one it has logged in as, or all that its address or certificate is of.
+
+        On a submission listener only a login counts. Raises Refusal where a certificate is missing, or where it can't
+        be told now who the client is.
+        """
+        if listener.client_certificates == "required" and caller.certificate is None:
+            raise Refusal(status.CERTIFICATE_NEEDED)
+        if login is not None:
+            return (login,)
         if listener.kind == "submission":
             return ()
-        address = ipaddress.ip_address(client.partition("%")[0])
+        found = tuple(source for source in self._config.sources if self._is_known(source, caller))
+        if not found and any(self._addresses.is_unknown(source) for source in self._config.sources):
+            raise Refusal(status.SOURCE_UNKNOWN)
+        return found
+
+    def knows(self, listener: Listener, caller: Caller) -> bool:
+        """Whether a client is a source before it has said a word."""
+        return listener.kind == "relay" and any(self._is_known(source, caller) for source in self._config.sources)
+
+    def _is_known(self, source: Source, caller: Caller) -> bool:
+        if caller.certificate is not None and not caller.certificate.names.isdisjoint(source.certificates):
+            return True
+        address = ipaddress.ip_address(caller.address.partition("%")[0])
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
-        return tuple(
-            source for source in self._config.sources if any(address in network for network in source.networks)
-        )
+        return any(address in network for network in (*source.networks, *self._addresses.networks_of(source)))
 
-    def authenticate(self, username: str, password: str) -> Source | None:
-        """The source of a user name and password; slow on purpose, to be called off the event loop."""
-        source = self._by_username.get(username)
-        try:
-            self._hasher.verify(source.password_hash or "" if source else self._decoy, password)
-        except (VerificationError, InvalidHashError):
-            return None
-        return source
-
-    def check_recipient(self, sources: Sequence[Source], recipient: Address) -> None:
-        """Raises Refusal unless one of the sources may send to the recipient on behalf of one of its institutions."""
+    def addressee(self, sources: Sequence[Source], recipient: Address) -> Addressee:
+        """Whom mail to the recipient goes to. Raises Refusal unless one of the sources may send to it on behalf of one
+        of its institutions, or is a sandbox that has its mail diverted.
+        """
         if not sources:
             raise Refusal(status.not_permitted("relaying is not allowed from here"))
         if any(self._may_send(source, name, recipient) for source in sources for name in source.institutions):
-            return
+            return Addressee(recipient)
+        for source in sources:
+            if source.divert_to is not None:
+                return Addressee(parse_address(source.divert_to), source.name)
         printer = self._config.printer_for(recipient)
         if printer is not None:
             raise Refusal(status.not_permitted("this printer belongs to an institution that you don't send for"))
@@ -88,11 +120,10 @@ class Policy:
         if len(header) > MAX_HEADER:
             raise Refusal(status.bad_content(f"the header is larger than {MAX_HEADER} bytes"))
         try:
-            received, domains = headers.count(header, "received"), headers.from_domains(header)
+            loops.check(header, self._config.server.hostname, envelope.recipients)
+            domains = headers.from_domains(header)
         except HeaderError as error:
             raise Refusal(status.bad_content(str(error))) from None
-        if received > MAX_RECEIVED:
-            raise Refusal(status.Reply(554, "5.4.6", f"the message has passed {received} servers: a mail loop"))
         refusal = status.not_permitted(f"the From domain {domains[0]} may not be used from here")
         for source in sources:
             name = self._institution(source, envelope, domains)
@@ -105,6 +136,11 @@ class Policy:
         raise Refusal(refusal)
 
     def _may_send(self, source: Source, institution: str, recipient: Address) -> bool:
+        if source.sandbox:
+            if source.divert_to is not None and recipient.key == parse_address(source.divert_to).key:
+                return True
+            if not any(matches(pattern, recipient) for pattern in source.recipients):
+                return False
         if choose(self._config, institution, recipient).printer is not None:
             return True
         # Whatever rules make of them, an institution's own mailboxes take its mail. Another one's take none, and

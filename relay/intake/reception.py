@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from relay.config.settings import Intake, Source
+from relay.config.settings import Intake
+from relay.config.sources import Source
 from relay.errors import Goodbye, Refusal, SpoolAway, SpoolError
 from relay.intake.accept import Acceptance, Client
 from relay.intake.commands import read_bdat, read_mail, read_rcpt
@@ -98,10 +100,12 @@ class Reception:
         rcpt = read_rcpt(argument, smtputf8=self._transaction.mail.smtputf8)
         if len(self._transaction) >= self._settings.max_recipients:
             raise Refusal(status.TOO_MANY_RECIPIENTS)
-        self._policy.check_recipient(self._transaction.sources, rcpt.recipient)
+        to = self._policy.addressee(self._transaction.sources, rcpt.recipient)
         if rcpt.recipient.has_route:  # a next hop might go it, to where the source may not send
             raise Refusal(status.ROUTED)
-        self._transaction.add(rcpt)
+        if to.diverted_by:
+            self._maillog.diverted(source=to.diverted_by, recipient=str(rcpt.recipient), to=str(to.address))
+        self._transaction.add(replace(rcpt, recipient=to.address))
         self._budget.moved()
         return status.RECIPIENT_OK
 

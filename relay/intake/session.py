@@ -6,16 +6,20 @@ Promises: what is offered by EHLO is what works. Every reply has an enhanced sta
 from __future__ import annotations
 
 import re
-import ssl
 
-from relay.config.settings import Config, Listener, Source
+from relay.config.listeners import Listener
+from relay.config.settings import Config
+from relay.config.sources import Source
 from relay.errors import Refusal
 from relay.intake.accept import Acceptance, Client
 from relay.intake.auth import MECHANISMS, authenticate
+from relay.intake.caller import Caller, caller_on
 from relay.intake.connection import SmtpConnection
-from relay.intake.connections import Connections
+from relay.intake.connections import Connections, Stoppable
+from relay.intake.passwords import Passwords
 from relay.intake.policy import Policy
 from relay.intake.reception import Reception
+from relay.intake.tls import ServerTls
 from relay.intake.wire import LONGEST_LINE
 from relay.mail import status
 from relay.mail.status import Reply
@@ -33,15 +37,19 @@ class SmtpSession(SmtpConnection):
         config: Config,
         listener: Listener,
         policy: Policy,
+        passwords: Passwords,
         acceptance: Acceptance,
         maillog: MailLog,
-        tls: ssl.SSLContext | None,
-        connections: Connections[SmtpSession],
+        tls: ServerTls | None,
+        caller: Caller,
+        connections: Connections[Stoppable],
     ) -> None:
-        super().__init__(config, maillog, tls)
+        super().__init__(config, maillog, tls.context if tls is not None else None, caller.address)
         self._settings = config.intake
         self._listener = listener
         self._policy = policy
+        self._passwords = passwords
+        self._caller = caller
         self._connections = connections
         self._reception = Reception(
             config.intake, acceptance, policy, maillog, self._budget, self._wire, self._introduce
@@ -64,7 +72,7 @@ class SmtpSession(SmtpConnection):
         return self._reception.is_at_work
 
     def _enter(self) -> Reply | None:
-        self._is_source_by_address = bool(self._policy.sources_at(self._listener, self.address))
+        self._is_source_by_address = self._policy.knows(self._listener, self._caller)
         return self._connections.enter(self)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -120,10 +128,10 @@ class SmtpSession(SmtpConnection):
             raise Refusal(status.bad_sequence("TLS is in use already"))
         if self.tls_context is None:
             raise Refusal(status.not_offered("TLS is not offered here"))
-        self._is_in_handshake = True
-        await super().smtp_STARTTLS(argument)
-        self._is_in_handshake = False
+        await self._secure()
         self._reception.reset()
+        if self.transport is not None:
+            self._caller = caller_on(self.transport, self.address)
 
     async def smtp_AUTH(self, argument: str) -> None:  # noqa: N802
         """AUTH, over TLS only and once; a mail transaction keeps its identity (RFC 4954 4)."""
@@ -134,7 +142,7 @@ class SmtpSession(SmtpConnection):
             raise Refusal(Reply(538, "5.7.11", "AUTH is offered over TLS only"))
         if self._login is not None:
             raise Refusal(status.bad_sequence("already authenticated"))
-        self._login = await authenticate(argument, self._ask, self._policy)
+        self._login = await authenticate(argument, self._ask, self._passwords, self.address)
         await self._answer(Reply(235, "2.7.0", "authenticated"))
 
     async def _ask(self, challenge: str) -> bytes:
@@ -157,7 +165,7 @@ class SmtpSession(SmtpConnection):
     async def smtp_MAIL(self, argument: str) -> None:  # noqa: N802
         """MAIL FROM (RFC 5321 4.1.1.2)."""
         self._check_ready()
-        sources = (self._login,) if self._login else self._policy.sources_at(self._listener, self.address)
+        sources = self._policy.sources_of(self._listener, self._caller, self._login)
         await self._answer(self._reception.mail(argument, sources))
 
     async def smtp_RCPT(self, argument: str) -> None:  # noqa: N802

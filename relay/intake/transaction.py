@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relay.config.settings import Source
+from relay.config.sources import Source
 from relay.intake.commands import Mail, Rcpt
 from relay.mail.address import Address
 from relay.mail.envelope import Asked, Envelope

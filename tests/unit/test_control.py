@@ -204,7 +204,7 @@ class Service:
         self.changes = 0
         maillog = MailLog()
         desk = Desk(config, self.store, maillog, self._changed)
-        self.socket = ControlSocket(path, desk, maillog)
+        self.socket = ControlSocket(path, desk, {protocol.METRICS: maillog.metrics.text}, maillog)
         self.store.open()
 
     def _changed(self) -> None:
@@ -365,7 +365,7 @@ async def test_a_socket_left_by_a_crash_is_replaced_and_a_living_one_is_not(make
     left.close()
     service = Service(make_config(), path)
     await service.socket.open()
-    second = ControlSocket(path, Desk(service.config, service.store, MailLog(), print), MailLog())
+    second = ControlSocket(path, Desk(service.config, service.store, MailLog(), print), {}, MailLog())
     with pytest.raises(StartError, match="another service answers at the control socket"):
         await second.open()
     key = await service.held()

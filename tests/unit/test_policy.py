@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any
 
 import pytest
-from argon2 import PasswordHasher
 
+from relay.config.kinds import Network
 from relay.config.settings import Config
+from relay.config.sources import Source
 from relay.errors import Refusal
+from relay.intake.caller import Caller
 from relay.intake.policy import Policy
 from relay.mail.address import parse_address
 from relay.mail.envelope import Envelope
@@ -24,15 +26,28 @@ LAW_PRINTER = {
     "queue": "law",
     "profile": "a4",
 }
-CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 Make = Callable[..., Config]
+
+
+class NoNames:
+    """No source is known by an SPF name."""
+
+    def networks_of(self, source: Source) -> tuple[Network, ...]:
+        return ()
+
+    def is_unknown(self, source: Source) -> bool:
+        return False
+
+
+def make_policy(config: Config) -> Policy:
+    return Policy(config, NoNames())
 
 
 def both(make_config: Make, *sources: dict[str, Any]) -> Policy:
     """A policy for two institutions with a printer each."""
     printers = [make_config().printers[0].model_dump(), LAW_PRINTER]
-    return Policy(make_config(institutions=[DEMO, LAW], printers=printers, sources=list(sources)))
+    return make_policy(make_config(institutions=[DEMO, LAW], printers=printers, sources=list(sources)))
 
 
 ALMA = {"name": "alma", "institutions": ["demo"], "networks": ["192.0.2.0/24"]}
@@ -43,7 +58,7 @@ def admit(policy: Policy, sender: str, *recipients: str, null: bool = False, cli
     envelope = Envelope(
         None if null else parse_address("alma@exlibrisgroup.com"), tuple(parse_address(each) for each in recipients)
     )
-    sources = policy.sources_at(policy._config.listeners[0], client)
+    sources = policy.sources_of(policy._config.listeners[0], Caller(client))
     return policy.admit(sources, envelope, f"From: {sender}\r\n".encode()).institution
 
 
@@ -54,44 +69,44 @@ def refused(call: Callable[[], Any]) -> str:
 
 
 def test_who_a_client_is(make_config: Make) -> None:
-    policy = Policy(make_config())
+    policy = make_policy(make_config())
     listener = make_config().listeners[0]
-    assert [source.name for source in policy.sources_at(listener, "192.0.2.9")] == ["alma"]
-    assert [source.name for source in policy.sources_at(listener, "::ffff:192.0.2.9")] == ["alma"]
-    assert policy.sources_at(listener, "198.51.100.1") == ()
-    assert policy.sources_at(listener, "2001:db8::1") == ()
+    assert [source.name for source in policy.sources_of(listener, Caller("192.0.2.9"))] == ["alma"]
+    assert [source.name for source in policy.sources_of(listener, Caller("::ffff:192.0.2.9"))] == ["alma"]
+    assert policy.sources_of(listener, Caller("198.51.100.1")) == ()
+    assert policy.sources_of(listener, Caller("2001:db8::1")) == ()
     submission = listener.model_copy(update={"kind": "submission"})
-    assert policy.sources_at(submission, "192.0.2.9") == ()
+    assert policy.sources_of(submission, Caller("192.0.2.9")) == ()
 
 
 def test_a_client_without_a_source_gets_nothing_not_even_paper(make_config: Make) -> None:
-    policy = Policy(make_config())
+    policy = make_policy(make_config())
     for recipient in ("reader@patron.example", "desk@print.lib.example", "circ@lib.example"):
-        reply = refused(partial(policy.check_recipient, (), parse_address(recipient)))
+        reply = refused(partial(policy.addressee, (), parse_address(recipient)))
         assert reply.startswith("550 5.7.1 ")
 
 
 def test_a_source_that_may_only_print(make_config: Make) -> None:
-    policy = Policy(make_config(sources=[{**ALMA, "recipients": []}]))
-    sources = policy.sources_at(make_config().listeners[0], "192.0.2.1")
-    policy.check_recipient(sources, parse_address("DESK@print.lib.example"))
-    assert refused(lambda: policy.check_recipient(sources, parse_address("a@patron.example"))).startswith("550 5.7.1 ")
+    policy = make_policy(make_config(sources=[{**ALMA, "recipients": []}]))
+    sources = policy.sources_of(make_config().listeners[0], Caller("192.0.2.1"))
+    policy.addressee(sources, parse_address("DESK@print.lib.example"))
+    assert refused(lambda: policy.addressee(sources, parse_address("a@patron.example"))).startswith("550 5.7.1 ")
 
 
 def test_a_source_that_may_only_print_may_use_the_mailboxes_that_rules_print(make_config: Make) -> None:
     rules = [{"name": "old", "recipient": "old@print.lib.example", "print": "desk"}]
-    policy = Policy(make_config(sources=[{**ALMA, "recipients": []}], rules=rules))
-    sources = policy.sources_at(make_config().listeners[0], "192.0.2.1")
-    policy.check_recipient(sources, parse_address("old@print.lib.example"))
+    policy = make_policy(make_config(sources=[{**ALMA, "recipients": []}], rules=rules))
+    sources = policy.sources_of(make_config().listeners[0], Caller("192.0.2.1"))
+    policy.addressee(sources, parse_address("old@print.lib.example"))
 
 
 def test_a_rule_that_prints_some_letters_opens_no_way_out_for_the_others(make_config: Make) -> None:
     conditions = ({"letter_type": ["*"]}, {"hours": "00:00-24:00"}, {"sender": "*@*"}, {"smaller_than": "1GiB"})
     for condition in conditions:
         rules = [{"name": "some", "recipient": "*", "print": "desk", **condition}]
-        policy = Policy(make_config(sources=[{**ALMA, "recipients": []}], rules=rules))
-        sources = policy.sources_at(make_config().listeners[0], "192.0.2.1")
-        reply = refused(lambda: policy.check_recipient(sources, parse_address("a@patron.example")))  # noqa: B023
+        policy = make_policy(make_config(sources=[{**ALMA, "recipients": []}], rules=rules))
+        sources = policy.sources_of(make_config().listeners[0], Caller("192.0.2.1"))
+        reply = refused(lambda: policy.addressee(sources, parse_address("a@patron.example")))  # noqa: B023
         assert reply.startswith("550 5.7.1 "), condition
 
 
@@ -103,18 +118,18 @@ def test_a_source_that_may_only_print_may_use_its_mailboxes_whatever_rules_make_
     make_config: Make, action: dict[str, object]
 ) -> None:
     rules = [{"name": "all", "recipient": "*", **action}]
-    policy = Policy(make_config(sources=[{**ALMA, "recipients": []}], rules=rules))
-    sources = policy.sources_at(make_config().listeners[0], "192.0.2.1")
-    policy.check_recipient(sources, parse_address("desk@print.lib.example"))
-    reply = refused(lambda: policy.check_recipient(sources, parse_address("a@patron.example")))
+    policy = make_policy(make_config(sources=[{**ALMA, "recipients": []}], rules=rules))
+    sources = policy.sources_of(make_config().listeners[0], Caller("192.0.2.1"))
+    policy.addressee(sources, parse_address("desk@print.lib.example"))
+    reply = refused(lambda: policy.addressee(sources, parse_address("a@patron.example")))
     assert reply.startswith("550 5.7.1 ")
 
 
 def test_recipients_are_limited_by_pattern(make_config: Make) -> None:
-    policy = Policy(make_config(sources=[{**ALMA, "recipients": ["*@lib.example"]}]))
-    sources = policy.sources_at(make_config().listeners[0], "192.0.2.1")
-    policy.check_recipient(sources, parse_address("anybody@lib.example"))
-    reply = refused(lambda: policy.check_recipient(sources, parse_address("a@evil.lib.example")))
+    policy = make_policy(make_config(sources=[{**ALMA, "recipients": ["*@lib.example"]}]))
+    sources = policy.sources_of(make_config().listeners[0], Caller("192.0.2.1"))
+    policy.addressee(sources, parse_address("anybody@lib.example"))
+    reply = refused(lambda: policy.addressee(sources, parse_address("a@evil.lib.example")))
     assert reply.startswith("550 5.7.1 ")
 
 
@@ -141,8 +156,8 @@ def test_from_domains_of_two_institutions_are_refused(make_config: Make) -> None
 
 def test_another_institutions_printer_is_refused(make_config: Make) -> None:
     policy = both(make_config, ALMA)
-    sources = policy.sources_at(make_config().listeners[0], "192.0.2.1")
-    assert "550 5.7.1" in refused(lambda: policy.check_recipient(sources, parse_address("law@print.law.example")))
+    sources = policy.sources_of(make_config().listeners[0], Caller("192.0.2.1"))
+    assert "550 5.7.1" in refused(lambda: policy.addressee(sources, parse_address("law@print.law.example")))
     reply = refused(lambda: admit(both(make_config, BOTH), "circ@lib.example", "law@print.law.example"))
     assert reply == "550 5.7.1 the institution demo may not send to one of the recipients from here"
 
@@ -165,40 +180,29 @@ def test_returned_mail_goes_to_the_institution_it_is_addressed_to_and_nowhere_el
 
 
 def test_a_loop_is_ended_for_good(make_config: Make) -> None:
-    policy = Policy(make_config())
+    policy = make_policy(make_config())
     header = b"From: a@lib.example\r\n" + b"Received: by x; y\r\n" * 51
-    sources = policy.sources_at(make_config().listeners[0], "192.0.2.1")
+    sources = policy.sources_of(make_config().listeners[0], Caller("192.0.2.1"))
     reply = refused(lambda: policy.admit(sources, Envelope(None, ()), header))
     assert reply.startswith("554 5.4.6 ")
 
 
 def test_a_huge_header_is_refused(make_config: Make) -> None:
-    policy = Policy(make_config())
+    policy = make_policy(make_config())
     header = b"From: a@lib.example\r\nX-Pad: " + b"x" * 300_000 + b"\r\n"
     assert refused(lambda: policy.admit((), Envelope(None, ()), header)).startswith("550 5.6.0 the header is larger")
 
 
 def test_a_header_that_is_not_clear_is_refused(make_config: Make) -> None:
-    policy = Policy(make_config())
-    sources = policy.sources_at(make_config().listeners[0], "192.0.2.1")
+    policy = make_policy(make_config())
+    sources = policy.sources_of(make_config().listeners[0], Caller("192.0.2.1"))
     header = b"From: a@lib.example\r\nFrom: b@lib.example\r\n"
     assert refused(lambda: policy.admit(sources, Envelope(None, ()), header)).startswith("550 5.6.0 ")
 
 
-def test_passwords(make_config: Make) -> None:
-    sources = [{**ALMA, "username": "alma", "password_hash": CHEAP.hash("right")}]
-    policy = Policy(make_config(sources=sources))
-    found = policy.authenticate("alma", "right")
-    assert found is not None
-    assert found.name == "alma"
-    assert policy.authenticate("alma", "wrong") is None
-    assert policy.authenticate("nobody", "right") is None
-    assert policy.authenticate("alma", "") is None
-
-
 def test_a_domain_within_anothers_belongs_to_the_nearest(make_config: Make) -> None:
     nested = {**LAW, "domains": ["law.lib.example"]}
-    policy = Policy(make_config(institutions=[DEMO, nested], sources=[ALMA]))
+    policy = make_policy(make_config(institutions=[DEMO, nested], sources=[ALMA]))
     assert "550 5.7.1" in refused(lambda: admit(policy, "dean@law.lib.example", "a@x.example"))
 
 
@@ -215,6 +219,49 @@ def test_what_one_institution_prints_another_does_not_relay(make_config: Make) -
     rules = [{"name": "all", "institution": "demo", "recipient": "*@desk.example", "print": "desk"}]
     printers = [make_config().printers[0].model_dump(), LAW_PRINTER]
     sources = [{**BOTH, "recipients": []}]
-    policy = Policy(make_config(institutions=[DEMO, LAW], printers=printers, sources=sources, rules=rules))
+    policy = make_policy(make_config(institutions=[DEMO, LAW], printers=printers, sources=sources, rules=rules))
     assert admit(policy, "circ@lib.example", "any@desk.example") == "demo"
     assert "550 5.7.1" in refused(lambda: admit(policy, "circ@law.example", "any@desk.example"))
+
+
+# --- sandboxes
+
+SANDBOX = {**ALMA, "sandbox": True, "recipients": ["*@test.lib.example"]}
+
+
+def sandbox(make_config: Make, **more: Any) -> tuple[Policy, tuple[Source, ...]]:
+    config = make_config(sources=[{**SANDBOX, **more}])
+    policy = make_policy(config)
+    return policy, policy.sources_of(config.listeners[0], Caller("192.0.2.1"))
+
+
+def test_a_sandbox_writes_to_nobody_but_those_who_are_named(make_config: Make) -> None:
+    policy, sources = sandbox(make_config)
+    assert policy.addressee(sources, parse_address("a@test.lib.example")).diverted_by == ""
+    for other in ("patron@patron.example", "circ@lib.example", "desk@print.lib.example", "a@xtest.lib.example"):
+        assert refused(partial(policy.addressee, sources, parse_address(other))).startswith("550 5.7.1 "), other
+
+
+def test_a_sandbox_prints_where_the_printer_is_named(make_config: Make) -> None:
+    policy, sources = sandbox(make_config, recipients=["desk@print.*"])
+    assert str(policy.addressee(sources, parse_address("desk@print.lib.example")).address) == "desk@print.lib.example"
+
+
+def test_all_other_mail_of_a_sandbox_is_diverted(make_config: Make) -> None:
+    policy, sources = sandbox(make_config, divert_to="tests@lib.example")
+    for other in ("patron@patron.example", "desk@print.lib.example"):
+        to = policy.addressee(sources, parse_address(other))
+        assert (str(to.address), to.diverted_by) == ("tests@lib.example", "alma")
+    assert policy.addressee(sources, parse_address("a@test.lib.example")).diverted_by == ""
+    assert admit(policy, "circ@lib.example", "tests@lib.example") == "demo"
+    assert "550 5.7.1" in refused(lambda: admit(policy, "circ@lib.example", "patron@patron.example"))
+    assert "550 5.7.1" in refused(lambda: admit(policy, "circ@evil.example", "tests@lib.example"))
+
+
+def test_who_logs_in_as_a_sandbox_is_nothing_else(make_config: Make) -> None:
+    config = make_config(sources=[ALMA, {**SANDBOX, "name": "sandbox", "networks": ["198.51.100.0/24"]}])
+    policy = make_policy(config)
+    login = config.sources[1]
+    sources = policy.sources_of(config.listeners[0], Caller("192.0.2.1"), login)
+    assert sources == (login,)
+    assert "550 5.7.1" in refused(lambda: policy.addressee(sources, parse_address("patron@patron.example")))

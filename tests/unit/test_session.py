@@ -31,6 +31,7 @@ from relay.spool.engine import Place
 from relay.spool.records import Delivery, NewDelivery
 from relay.spool.store import Store
 from tests.harness.waiting import LOCALHOST, free_ports
+from tests.unit.test_policy import NoNames
 
 HEADER = b"From: circ@lib.example\r\n\r\n"
 REPLY = re.compile(rb"(?:[245]\d\d[ -][245]\.\d\.\d{1,3} |220 |250[ -]|354 )[\x20-\x7e]*")
@@ -80,7 +81,7 @@ class Intake:
     async def _run(self) -> None:
         self._store.open()
         staging = Staging(self._config.intake, None, self._store.has_room)
-        policy = Policy(self._config)
+        policy = Policy(self._config, NoNames())
         acceptance = Acceptance(self._config, policy, self._store, self.maillog, NobodyClaims(), staging)
         listeners = Listeners(self._config, policy, acceptance, self.maillog)
         await listeners.open()
@@ -304,7 +305,7 @@ def test_no_words_get_through_to_an_exception(intake: Intake) -> None:
 LETTER = (b"EHLO a.example\r\n", b"MAIL FROM:<circ@lib.example>\r\n", b"RCPT TO:<anna@patron.example>\r\n", b"DATA\r\n")
 
 
-@pytest.mark.parametrize("where", [(Policy, "admit"), (Policy, "check_recipient"), (Policy, "sources_at")])
+@pytest.mark.parametrize("where", [(Policy, "admit"), (Policy, "addressee"), (Policy, "sources_of")])
 def test_a_fault_of_ours_is_451_and_has_an_id_in_the_log(
     intake: Intake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: tuple[type, str]
 ) -> None:
