@@ -91,6 +91,10 @@ class Appliance:
         self.pid_file.unlink(missing_ok=True)
         return code
 
+    def hang_up(self) -> None:
+        """SIGHUP: certificates and SPF names are looked at now."""
+        os.kill(self.pid, signal.SIGHUP)
+
     async def kill(self) -> None:
         """SIGKILL, as in a crash; returns when the process is gone."""
         starts, pid = self.starts, self.pid
