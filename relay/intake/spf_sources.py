@@ -93,17 +93,21 @@ class SpfSources:
     async def run(self) -> None:
         """Asks each name when it is due, until it is cancelled."""
         while self._known:
-            due_at = min(known.due_at for known in self._known.values())
+            pause = min(known.due_at for known in self._known.values()) - self._clock()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked_early.wait(), max(due_at - self._clock(), 0.05))
+                await asyncio.wait_for(self._asked_early.wait(), min(max(pause, 0.05), self._settings.spf_longest))
             self._asked_early.clear()
-            due = [known for known in self._known.values() if known.due_at <= self._clock()]
+            due = [known for known in self._known.values() if self._is_due(known)]
             try:
                 await self._look(due)
             except Exception as error:
                 self._maillog.fault("spf", error)
                 for known in due:
                     known.due_at = self._clock() + self._settings.spf_shortest
+
+    def _is_due(self, known: Known) -> bool:
+        """Also when it is due later than it can be: the clock was set back."""
+        return not 0 < known.due_at - self._clock() <= self._settings.spf_longest
 
     async def _look(self, due: Iterable[Known]) -> None:
         if any(await asyncio.gather(*map(self._ask, due))):

@@ -239,6 +239,17 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, tree: Tree, place: str
     assert any(complaint.replace("{folder}", str(tmp_path)) in line for line in told), told
 
 
+def test_the_last_spf_answers_need_a_place(tmp_path: Path, tree: Tree) -> None:
+    tree["sources"][0]["spf"] = ["_SPF.cloud.example."]
+    config = load(write(tmp_path, tree))
+    assert config.sources[0].spf == ("_spf.cloud.example",)
+    assert config.spf_file() == tmp_path / "spf.json"
+    tree["spool"]["url"] = "postgresql+psycopg://slip-relay@db.example/spool"
+    assert "relay.toml: dns.spf_file: with the spool on a server the file" in complaints(tmp_path, tree)[0]
+    tree["dns"] = {"spf_file": "answers.json"}
+    assert load(write(tmp_path, tree)).spf_file() == tmp_path / "answers.json"
+
+
 def test_hours_as_a_librarian_writes_them(tmp_path: Path, tree: Tree) -> None:
     path = write(tmp_path, tree)
     hours = """

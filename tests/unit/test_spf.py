@@ -295,6 +295,17 @@ async def test_while_nothing_is_known_nobody_is_refused_for_good(
     assert str(refusal.value.reply).startswith("451 4.4.3 ")
 
 
+async def test_a_clock_that_is_set_back_delays_nothing(make_config: Make, dns: DnsServer, tmp_path: Path) -> None:
+    dns.add("cloud.example", "TXT", "v=spf1 ip4:192.0.2.0/24 -all")
+    config, now = Service(make_config, dns, tmp_path).config, 1_000_000.0
+    spf = SpfSources(config, resolver(dns), MailLog(), lambda: now)
+    await spf.open()
+    asked, now = len(dns.questions), 1000.0
+    running = asyncio.create_task(spf.run())
+    await until(lambda: len(dns.questions) > asked, "a look-up", seconds=5)
+    running.cancel()
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"names": {"cloud.example": {"networks": ["x"]}}}', "\0"])
 async def test_a_spoilt_file_is_as_none(make_config: Make, dns: DnsServer, tmp_path: Path, content: str) -> None:
     (tmp_path / "spf.json").write_text(content)
