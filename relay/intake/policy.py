@@ -3,7 +3,8 @@
 Does: finds the sources that a client is, checks each recipient, and at the end of DATA says for which institution the
 message is taken.
 Promises: nobody relays, signs or prints who may not: a client without a source gets no recipient, a From domain that
-is not the source's gets no message, and another institution's printer gets no slip.
+is not the source's gets no message, and another institution's printer gets no slip. Mail of a sandbox goes to whom its
+source names, and to nobody else.
 Known limit: returned mail (null reverse-path) may bear a stranger's From when all its recipients belong to one
 institution of the source; it is signed as that institution's, for forwarding it.
 """
