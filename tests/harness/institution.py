@@ -88,7 +88,7 @@ class Institution:
     def __init__(self, folder: Path, ports: Ports) -> None:
         self.folder = folder
         self.ports = ports
-        self.password = secrets.token_urlsafe(12)
+        self.password = secrets.token_hex(12)
         self.config = folder / "relay.toml"
         self.spool = folder / "spool" / "spool.db"
         keys = folder / "keys"
