@@ -323,13 +323,12 @@ async def test_the_envelope_is_shown_with_what_the_sender_asked(desk: Desk) -> N
         "RCPT TO:<held9@patron.example> NOTIFY=NEVER ORCPT=rfc822;h@patron.example",
         "DATA",
     ]
-    reply = ""
-    for line in lines:
-        writer.write(f"{line}\r\n".encode())
-    writer.write(letter("d1", "held9@patron.example") + b".\r\n")
-    while "queued as" not in reply:
-        reply = (await asyncio.wait_for(reader.readline(), 10)).decode()
+    reply = await _reply(reader)
+    for line in (*(line.encode() for line in lines), letter("d1", "held9@patron.example") + b"."):
+        writer.write(line + b"\r\n")
+        reply = await _reply(reader)
     writer.close()
+    assert "queued as" in reply
     number = reply.split()[-1]
     await desk.state(number, "held")
     shown = (await desk.queue("show", number)).text
@@ -337,6 +336,13 @@ async def test_the_envelope_is_shown_with_what_the_sender_asked(desk: Desk) -> N
     assert "NOTIFY=NEVER  ORCPT=rfc822;h@patron.example" in shown
     message = json.loads((await desk.queue("show", number, "--json")).output)
     assert (message["ret"], message["envid"], message["deliveries"][0]["notify"]) == ("HDRS", "QQ314", "NEVER")
+
+
+async def _reply(reader: asyncio.StreamReader) -> str:
+    """One reply; its last line."""
+    while (line := (await asyncio.wait_for(reader.readline(), 10)).decode())[3:4] == "-":
+        pass
+    return line
 
 
 async def test_a_failed_letter_is_shown_with_the_dsn_about_it(desk: Desk) -> None:

@@ -81,7 +81,6 @@ class Intake:
     async def _run(self) -> None:
         self._store.open()
         staging = Staging(self._config.intake, None, self._store.has_room, self.maillog)
-        staging = Staging(self._config.intake, None, self._store.has_room, self.maillog)
         policy = Policy(self._config, NoNames())
         acceptance = Acceptance(self._config, policy, self._store, self.maillog, NobodyClaims(), staging)
         listeners = Listeners(self._config, policy, acceptance, self.maillog)
