@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import select
 import socket
 import sqlite3
 import struct
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 
 from relay.config.settings import Config
 from relay.intake.accept import Acceptance
+from relay.intake.content import Pace
 from relay.intake.listener import Listeners
 from relay.intake.policy import Policy
 from relay.intake.staging import Staging
@@ -143,6 +145,10 @@ class Client:
     def send(self, words: bytes) -> None:
         """Says something that has no reply."""
         self._socket.sendall(words)
+
+    def has_a_reply(self, *, within: float) -> bool:
+        """Whether a reply is there, or comes within so many seconds."""
+        return bool(select.select([self._socket], [], [], within)[0])
 
     def slam(self) -> None:
         """Will hang up with a reset (SO_LINGER of 0 seconds)."""
@@ -356,6 +362,25 @@ def test_a_session_ends_when_it_has_lasted_too_long(tuned: Callable[..., Intake]
             assert time.monotonic() - began < 10
         assert time.monotonic() - began > 0.9
         assert 'slip_relay_intake_limits_total{limit="session_timeout"} 1.0' in intake.maillog.metrics.text()
+
+
+def test_a_client_that_is_too_slow_within_a_message_hears_so(
+    tuned: Callable[..., Intake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pace.__init__, "__defaults__", (1.0,))
+    with tuned(min_data_rate="1KiB") as intake:
+        for command in (b"DATA\r\n", b"BDAT 60000 LAST\r\n"):
+            with Client(intake.port) as client:
+                assert [client.say(words) for words in LETTER[:3]] == ["250", "250", "250"]
+                client.send(command)
+                if command == b"DATA\r\n":
+                    assert client.reply() == "354"
+                began = time.monotonic()
+                while not client.has_a_reply(within=0.1):
+                    client.send(b"x")
+                    assert time.monotonic() - began < 10
+                assert client.reply() == "421"
+        assert intake.accepted() == []
 
 
 def test_a_source_that_is_too_fast_is_put_off(tuned: Callable[..., Intake]) -> None:
