@@ -14,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from relay.config.kinds import Network
@@ -95,9 +96,7 @@ class Policy:
     def _is_known(self, source: Source, caller: Caller) -> bool:
         if caller.certificate is not None and not caller.certificate.names.isdisjoint(source.certificates):
             return True
-        address = ipaddress.ip_address(caller.address.partition("%")[0])
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
+        address = _ip_address(caller.address)
         return any(address in network for network in (*source.networks, *self._addresses.networks_of(source)))
 
     def addressee(self, sources: Sequence[Source], recipient: Address) -> Addressee:
@@ -186,3 +185,11 @@ class Policy:
 
 def _within(domain: str, parent: str) -> bool:
     return domain == parent or domain.endswith("." + parent)
+
+
+@lru_cache(1024)  # clients come again and again
+def _ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """A client's address; one of IPv4 that was mapped into IPv6 is what it is."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address if mapped is None else mapped

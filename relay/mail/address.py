@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import idna
 
@@ -55,6 +56,7 @@ class Address:
         return str(self).isascii()
 
 
+@lru_cache(1024)  # the domains of a library's mail are few
 def parse_domain(text: str) -> str:
     """A domain name in lower case without trailing dot, or AddressError (RFC 5321 2.3.5; U-labels by RFC 6531)."""
     name = text.removesuffix(".").lower()
