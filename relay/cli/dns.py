@@ -24,7 +24,7 @@ _COLUMNS = (
     Column("name"),
     Column("must say", folds=True),
     Column("says", folds=True),
-    Column("verdict"),
+    Column("verdict", colours={"ok": "green", "warn": "yellow", "WRONG": "bold red", "could not be asked": "magenta"}),
 )
 _LABELS: dict[Topic, str] = {
     "dkim": "DKIM",

@@ -5,6 +5,7 @@ A record of a name counts only when it is the only one there.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -16,6 +17,8 @@ Policy = Literal["none", "quarantine", "reject"]
 
 MAX_QUERIES = 8
 """Names of one walk (RFC 9989 4.10)."""
+
+_MAILTO = re.compile(r"mailto:[^,@]*@([A-Za-z0-9.-]+)", re.IGNORECASE)
 
 OBSOLETE = ("pct", "rf", "ri")
 """Tags of RFC 7489 that mean nothing any more."""
@@ -101,6 +104,24 @@ async def walk(answers: Answers, domain: str) -> Walk:
 async def exists(answers: Answers, domain: str) -> bool:
     """Whether a domain exists for DMARC: it has an A, AAAA or MX."""
     return bool(await answers.texts(domain, "MX") or await answers.addresses(domain))
+
+
+async def strangers(answers: Answers, record: DmarcRecord) -> list[str]:
+    """Domains of other organisations that `rua=` names, and that do not say that they take the reports (RFC 9990)."""
+    domains = [match[1].lower() for match in _MAILTO.finditer(record.tags.get("rua", ""))]
+    own = (await walk(answers, record.domain)).organizational_domain
+    found: list[str] = []
+    for domain in dict.fromkeys(domains):
+        if domain == own or (await walk(answers, domain)).organizational_domain == own:
+            continue
+        if not any(_is_dmarc(text) for text in await answers.texts(consent_name(record, domain), "TXT")):
+            found.append(domain)
+    return found
+
+
+def consent_name(record: DmarcRecord, domain: str) -> str:
+    """Where a domain says that it takes the reports about a record."""
+    return f"{record.domain}._report._dmarc.{domain}"
 
 
 def _names(domain: str) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from relay.dns.answers import Answers
-from relay.dns.dmarc import OBSOLETE, DmarcRecord, Walk, exists, walk
+from relay.dns.dmarc import OBSOLETE, DmarcRecord, Walk, consent_name, exists, strangers, walk
 from relay.dns.findings import Finding, Record, Verdict
 from relay.errors import DnsError
 from relay.mail.status import printable
@@ -62,6 +62,9 @@ async def _policy(answers: Answers, found: Walk) -> Finding:
         return Finding("dmarc", name, _MUST, says, "wrong", f"{tag}= has to be none, quarantine or reject", fresh)
     says = f"p={policy}{', t=y' if record.is_testing else ''}{where}"
     advised = _advice(record, policy, found.faults)
+    for stranger in await strangers(answers, record):
+        needed = f"{consent_name(record, stranger)} TXT v=DMARC1"
+        advised.append(f"{stranger} does not take reports for {record.domain}: it has to publish {needed}")
     return Finding("dmarc", name, _MUST, says, "warn" if advised else "ok", "; ".join(advised))
 
 

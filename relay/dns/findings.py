@@ -59,7 +59,7 @@ class Record:
         if self.kind != "TXT":
             return f"{self.name}. IN {self.kind} {self.text}"
         strings = [self.text[i : i + _TXT_STRING] for i in range(0, len(self.text), _TXT_STRING)]
-        return f"{self.name}. IN TXT ( " + " ".join(f'"{string}"' for string in strings) + " )"
+        return f"{self.name}. IN TXT ( " + " ".join(f'"{_escaped(string)}"' for string in strings) + " )"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +76,11 @@ class Finding:
     "What to do, or what to know."
     record: Record | None = None
     "To be pasted, where something is missing or wrong."
+
+
+def _escaped(string: str) -> str:
+    """As a zone file has it (RFC 1035 5.1): what others published neither ends the string nor commands a terminal."""
+    return "".join(
+        f"\\{character}" if character in '"\\' else character if " " <= character <= "~" else f"\\{ord(character):03}"
+        for character in string
+    )

@@ -126,7 +126,7 @@ async def check_ex_libris(answers: Answers, domain: str) -> Finding | None:
         target = text.partition(":")[2].lower()
         after -= 1 + (await whole_cost(answers, target)).lookups
     must = "no include of Ex Libris, once all mail leaves by way of slip-relay"
-    advice = f"it can be dropped then: {after} look-ups instead of {before.lookups}"
+    advice = f"it can be dropped then: look-ups fall from {before.lookups} to {after}"
     return Finding("spf", domain, must, " ".join(named), "ok", advice)
 
 

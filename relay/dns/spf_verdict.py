@@ -1,14 +1,14 @@
 """SPF's `check_host()` for one address (RFC 7208 4), as a receiver evaluates it: the verdict, its reason, what it cost.
 
 Not pyspf: it asks the system's resolver only, blocks, changes dnspython when it is imported, and has no whole count.
-Known limits: the macros `p` and `r` are "unknown" (RFC 7208 7.3 allows it); the explanation (`exp`) is not fetched.
+Known limits: the macro `p` is "unknown" (RFC 7208 7.3 allows it); the explanation (`exp`) is not fetched.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Literal
 from urllib.parse import quote
 
@@ -140,15 +140,23 @@ class _Check:
         return self.address is not None and any(self.address in network for network in networks)
 
     async def _is_named(self, target: str) -> bool:
-        """Whether the address has a confirmed name at or below a domain (RFC 7208 5.5)."""
+        """Whether the address has a confirmed name at or below a domain; what the DNS fails at is passed over (5.5)."""
         if self.address is None:
             return False
-        for name in (await self._ask(self.address.reverse_pointer, "PTR"))[:MAX_EXCHANGES]:
-            if name.lower() == target or name.lower().endswith(f".{target}"):
-                kind: Literal["A", "AAAA"] = "AAAA" if isinstance(self.address, IPv6Address) else "A"
-                if self.address in [ip_address(text) for text in await self.answers.texts(name, kind)]:
-                    return True
-        return False
+        kind: Literal["A", "AAAA"] = "AAAA" if isinstance(self.address, IPv6Address) else "A"
+        confirmed: list[str] = []
+        for name in (await self._ask_kindly(self.address.reverse_pointer, "PTR"))[:MAX_EXCHANGES]:
+            if str(self.address) in await self._ask_kindly(name, kind):
+                confirmed.append(f".{name.lower()}")
+        return any(name.endswith(f".{target}") for name in confirmed)
+
+    async def _ask_kindly(self, name: str, kind: Literal["A", "AAAA", "PTR"]) -> tuple[str, ...]:
+        try:
+            return await self._ask(name, kind)
+        except SpfError:
+            raise
+        except DnsError:
+            return ()
 
     async def _ask(self, name: str, kind: Literal["A", "AAAA", "MX", "PTR"]) -> tuple[str, ...]:
         texts = await self.answers.texts(name, kind)
@@ -169,7 +177,7 @@ class _Check:
         address = self.address if self.address is not None else IPv4Address("192.0.2.1")
         dotted = str(address) if isinstance(address, IPv4Address) else ".".join(address.exploded.replace(":", ""))
         values = {"s": self.sender, "l": local, "o": sender_domain, "d": domain, "i": dotted, "h": sender_domain}
-        values |= {"v": "in-addr" if address.version == 4 else "ip6", "p": "unknown", "c": str(address)}
+        values |= {"v": "in-addr" if address.version == 4 else "ip6", "p": "unknown"}
 
         def value(match: re.Match[str]) -> str:
             if match[1]:

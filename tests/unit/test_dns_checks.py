@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import socket
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
 
@@ -131,6 +132,15 @@ async def test_a_dns_that_fails_is_asked_once_and_proves_nothing(dns: DnsServer)
     assert (await check_name(asked, "relay.lib.example", US)).verdict == "unknown"
 
 
+@pytest.mark.asyncio
+async def test_a_dns_that_does_not_answer_proves_nothing() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        asked = Answers(Resolver(Dns(nameservers=(f"127.0.0.1:{silent.getsockname()[1]}",), timeout=0.3)))
+        found = await check_key(asked, "lib.example", "s1", KEY)
+    assert (found.verdict, found.says) == ("unknown", f"no answer from the DNS for {NAME}: LifetimeTimeout")
+
+
 # --- SPF
 
 
@@ -177,6 +187,13 @@ async def judged(dns: DnsServer, record: str, address: str = "192.0.2.25") -> Ju
             "permerror",
             "lib.example: %{z}.example has a macro that is not allowed there",
         ),
+        (
+            "v=spf1 exists:%{c}.example -all",
+            "permerror",
+            "lib.example: %{c}.example has a macro that is not allowed there",
+        ),
+        ("v=spf1 a:%{p}.example ip4:192.0.2.25 -all", "pass", "lib.example: ip4:192.0.2.25"),
+        ("v=spf1 exists:%{L}%%%_%-.%{d1-}.example -all", "fail", "lib.example: -all"),
         ("v=spf1 exists:%x.example -all", "permerror", "lib.example: %x.example has a macro that can't be read"),
         ("v=spf1 ipv4:192.0.2.25 -all", "permerror", "lib.example: an SPF record has a term that can't be read"),
         ("v=spf1 a:n1.example a:n2.example a:n3.example -all", "permerror", "more than 2 look-ups without an answer"),
@@ -253,6 +270,14 @@ async def test_the_spf_record_of_a_domain(dns: DnsServer) -> None:
 
 
 @pytest.mark.asyncio
+async def test_what_others_published_is_escaped_in_a_zone_line(dns: DnsServer) -> None:
+    found = await spf(dns, 'v=spf1 note=a"b\\c\x1b[2J -all')
+    assert found.record is not None
+    assert "\x1b[2J" in found.record.text
+    assert found.record.zone_line.endswith(r'"v=spf1 ip4:192.0.2.25 note=a\"b\\c\027[2J -all" )')
+
+
+@pytest.mark.asyncio
 async def test_an_spf_record_past_mending_is_replaced_only_where_nobody_else_sends(dns: DnsServer) -> None:
     two = ("v=spf1 ip4:192.0.2.25 -all", "v=spf1 mx -all")
     found = await spf(dns, *two)
@@ -314,7 +339,7 @@ async def test_the_include_of_ex_libris_may_be_dropped(dns: DnsServer) -> None:
     found = await check_ex_libris(answers(dns), "lib.example")
     assert found is not None
     assert (found.says, found.verdict) == ("include:spf-eu.exlibrisgroup.com", "ok")
-    assert found.advice == "it can be dropped then: 1 look-ups instead of 3"
+    assert found.advice == "it can be dropped then: look-ups fall from 3 to 1"
     dns.remove("lib.example", "TXT")
     dns.add("lib.example", "TXT", "v=spf1 mx include:notexlibrisgroup.com -all")
     assert await check_ex_libris(answers(dns), "lib.example") is None
@@ -356,6 +381,21 @@ async def test_the_dmarc_record(dns: DnsServer, record: str, verdict: str, says:
     assert bool(found.advice) == (verdict != "ok")
     fresh = Record("_dmarc.lib.example", "TXT", "v=DMARC1; p=none; rua=mailto:dmarc-reports@lib.example")
     assert found.record == (fresh if verdict == "wrong" else None)
+
+
+@pytest.mark.asyncio
+async def test_reports_to_another_organisation_need_its_consent(dns: DnsServer) -> None:
+    record = "v=DMARC1; p=reject; rua=mailto:us@reports.lib.example!10m, mailto:them@collector.test"
+    found = (await dmarc(dns, record))[0]
+    assert (found.verdict, found.says) == ("warn", "p=reject")
+    assert found.advice == (
+        "collector.test does not take reports for lib.example: it has to publish "
+        "lib.example._report._dmarc.collector.test TXT v=DMARC1"
+    )
+    dns.add("lib.example._report._dmarc.collector.test", "TXT", "v=DMARC1")
+    assert (await dmarc(dns))[0].verdict == "ok"
+    dns.fail("lib.example._report._dmarc.collector.test")
+    assert (await dmarc(dns))[0].verdict == "unknown"
 
 
 @pytest.mark.asyncio
