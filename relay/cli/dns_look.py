@@ -68,7 +68,7 @@ async def _of_appliance(config: Config, answers: Answers) -> list[Finding]:
     if isinstance(senders, Finding):
         return [senders]
     helo = await check_spf(answers, hostname, senders, topic="helo-spf")
-    return [helo, *[await check_name(answers, hostname, address) for address in senders.addresses]]
+    return [helo, *[await check_name(answers, hostname, address) for address in senders.single]]
 
 
 async def _senders(config: Config, hops: list[NextHop], answers: Answers, domain: str) -> Senders | Finding:

@@ -51,7 +51,7 @@ async def _policy(answers: Answers, found: Walk) -> Finding:
         advice = (
             "leave one record"
             if found.faults
-            else "publish it, and raise p= when the reports show nothing but your own mail"
+            else "publish it with a mailbox of yours, and raise p= when the reports show nothing but your own mail"
         )
         return Finding("dmarc", name, _MUST, printable(says, 300), "wrong", advice, None if found.faults else fresh)
     tag = await _tag(answers, found, record)
@@ -109,7 +109,9 @@ async def _is_aligned(answers: Answers, found: Walk, domain: str, tag: Literal["
     if domain == found.start:
         return True
     record = found.applied
-    if record is not None and record.is_strict(tag):
+    if record is None:  # as it will be with the record that is to be published
+        return domain.endswith(f".{found.start}")
+    if record.is_strict(tag):
         return False
     return (await walk(answers, domain)).organizational_domain == found.organizational_domain
 

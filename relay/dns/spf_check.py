@@ -48,6 +48,11 @@ class Senders:
         """Whether the world can't see any of the addresses: those of a loopback or a site (RFC 1918, RFC 4193)."""
         return all(any(address in network for network in _PRIVATE) for address in self.addresses)
 
+    @property
+    def single(self) -> tuple[IpAddress, ...]:
+        """The addresses that are known one by one, not as the ends of networks."""
+        return tuple(ip_address(term.partition(":")[2]) for term in self.terms if not term.startswith("include:"))
+
     def with_those_of(self, other: Senders) -> Senders:
         """Both, each address and term once."""
         addresses, terms = self.addresses + other.addresses, self.terms + other.terms
@@ -93,6 +98,8 @@ async def check_spf(
         return Finding(topic, domain, must, f"pass ({_reasons(judged)}); {count}", verdict, advice)
     if worst.result == "none":
         record = Record(domain, "TXT", _fresh(senders))
+        if topic == "helo-spf":  # without one a DSN is nobody's, not a forgery
+            return Finding(topic, domain, must, "no SPF record", "warn", "publish it: DSNs have nothing else", record)
         return Finding(topic, domain, must, "no SPF record", "wrong", "publish it", record)
     at = senders.addresses[judged.index(worst)]
     says = f"{worst.result} for {at} ({printable(worst.reason, 300)}); {count}"

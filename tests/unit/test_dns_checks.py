@@ -466,6 +466,15 @@ async def test_alignment(dns: DnsServer, tags: str, sent: Sent, verdict: str, sa
     assert bool(found.advice) == (verdict != "ok")
 
 
+@pytest.mark.asyncio
+async def test_alignment_as_it_will_be_with_the_record_to_publish(dns: DnsServer) -> None:
+    assert [each.verdict for each in await dmarc(dns)] == ["wrong", "ok"]
+    assert [each.verdict for each in await dmarc(dns, sent=Sent("notlib.example", ("lib.example",)))] == [
+        "wrong",
+        "warn",
+    ]
+
+
 # --- hosts
 
 

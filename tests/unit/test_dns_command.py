@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from relay.cli import command
-from relay.cli.dkim import pem, public_record
+from relay.cli.dkim import pem
+from relay.dns.dkim_record import key_text
 from tests.harness import toml
 from tests.harness.dns_server import DnsServer
 from tests.harness.waiting import free_ports
@@ -32,7 +33,7 @@ DIRECT = {"name": "default", "sends_from": ["192.0.2.25"]}
 async def dns() -> AsyncIterator[DnsServer]:
     """Everything as it must be."""
     async with DnsServer(free_ports(1)) as server:
-        server.add(DKIM, "TXT", public_record(KEY))
+        server.add(DKIM, "TXT", key_text(KEY.public_key()))
         server.add("bounces.lib.example", "TXT", "v=spf1 ip4:192.0.2.25 -all")
         server.add("bounces.lib.example", "MX", "10 mx.lib.example.")
         server.add("mx.lib.example", "A", "192.0.2.9")
@@ -49,7 +50,7 @@ def config(tree: Tree, tmp_path: Path, dns: DnsServer) -> Tree:
     key = {"domain": "lib.example", "selector": "s1", "key_file": str(tmp_path / "key.pem")}
     tree["institutions"][0]["dkim"] = [key]
     tree["dns"] = {"nameservers": [dns.address], "timeout": "2s"}
-    tree["next_hops"] = [DIRECT]
+    tree["next_hops"] = [dict(DIRECT)]
     return tree
 
 
@@ -103,7 +104,8 @@ async def test_what_is_missing_is_printed_ready_to_paste(config: Tree, tmp_path:
         'relay.lib.example. IN TXT ( "v=spf1 ip4:192.0.2.25 -all" )',
         "25.2.0.192.in-addr.arpa. IN PTR relay.lib.example.",
     ]
-    assert sum("  WRONG" in line for line in lines) == 6
+    assert sum("  WRONG" in line for line in lines) == 5
+    assert sum(line.endswith("  warn") for line in lines) == 1
     assert f"DKIM {DKIM}: publish it: without it every signature fails" in lines
 
 
@@ -169,6 +171,16 @@ async def test_behind_a_smarthost_its_addresses_count_and_not_our_name(
     assert (code, says["spf"].partition(" (")[0]) == (1, "fail for 192.0.2.24")
     dns.fail("spf.campus.example")
     assert (await found(config, tmp_path))[0] == 3
+
+
+async def test_the_names_of_a_whole_network_are_not_asked(config: Tree, tmp_path: Path, dns: DnsServer) -> None:
+    dns.add("spf.lib.example", "TXT", "v=spf1 ip4:192.0.2.0/24 -all")
+    for name in ("bounces.lib.example", "relay.lib.example"):
+        dns.remove(name, "TXT")
+        dns.add(name, "TXT", "v=spf1 include:spf.lib.example -all")
+    config["next_hops"] = [DIRECT | {"sends_from": ["192.0.2.25", "spf.lib.example"]}]
+    assert (await found(config, tmp_path))[0] == 0
+    assert [name for name, kind in dns.questions if kind == "PTR"] == ["25.2.0.192.in-addr.arpa"]
 
 
 async def test_ways_that_rules_choose_count_as_well(config: Tree, tmp_path: Path, dns: DnsServer) -> None:
