@@ -82,7 +82,7 @@ async def _senders(config: Config, hops: list[NextHop], answers: Answers, domain
             return Finding("spf", domain, must, str(error), "wrong", advice)
         except DnsError as error:
             return Finding("spf", domain, must, str(error), "unknown")
-        if found.is_private:
+        if found.is_private and not hop.sends_from:
             says = f"not asked: {', '.join(map(str, found.addresses))} is no address that the world sees"
             return Finding("spf", domain, must, says, "unknown", advice)
         all_of_them = all_of_them.with_those_of(found)

@@ -18,6 +18,7 @@ from relay.cli.dkim import pem
 from relay.dns.dkim_record import key_text
 from tests.harness import toml
 from tests.harness.dns_server import DnsServer
+from tests.harness.institution import Institution, Ports
 from tests.harness.waiting import free_ports
 
 pytestmark = pytest.mark.asyncio
@@ -197,6 +198,17 @@ async def test_the_include_of_ex_libris_is_seen(config: Tree, tmp_path: Path, dn
     ran = await run(config, tmp_path)
     assert ran.exit_code == 0
     assert "SPF lib.example: it can be dropped then: look-ups fall from 1 to 0" in ran.output.splitlines()
+
+
+async def test_the_zone_of_the_demo_library_is_right(tmp_path: Path) -> None:
+    library = Institution(tmp_path, Ports(free_ports(Ports.COUNT)))
+    library.write_config()
+    async with DnsServer(library.ports.dns) as dns:
+        library.publish(dns)
+        ran = await asyncio.to_thread(CliRunner().invoke, command, ["dns", "-c", str(library.config), "--json"])
+    assert ran.exit_code == 0
+    verdicts = [finding["verdict"] for part in json.loads(ran.output) for finding in part["findings"]]
+    assert verdicts == ["ok"] * 5
 
 
 async def test_explain_says_why_each_matters(config: Tree, tmp_path: Path) -> None:
