@@ -17,6 +17,7 @@ from relay.errors import RelayError
 _HOMES = {
     "check": "check",
     "dkim": "dkim",
+    "dns": "dns",
     "explain": "slips",
     "hash-password": "service",
     "metrics": "metrics",

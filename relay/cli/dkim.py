@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from pathlib import Path
 
@@ -10,11 +9,11 @@ import click
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from relay.dns.dkim_record import key_record, key_text
 from relay.errors import AddressError
 from relay.mail.address import ascii_domain, parse_domain
 
 BITS = 2048
-_TXT_STRING = 255
 
 
 @click.group()
@@ -29,13 +28,13 @@ def dkim() -> None:
 def keygen(domain: str, selector: str, out: Path) -> None:
     """Write a new RSA key (mode 0600) and print the DNS record to publish."""
     try:
-        name = f"{ascii_domain(parse_domain(selector))}._domainkey.{ascii_domain(parse_domain(domain))}"
+        names = ascii_domain(parse_domain(domain)), ascii_domain(parse_domain(selector))
     except AddressError as error:
         raise click.UsageError(str(error)) from None
     key = rsa.generate_private_key(public_exponent=65537, key_size=BITS)
     _write_new(out, pem(key))
     click.echo(f"The key is in {out}. Publish this record, then name the key in [[institutions.dkim]]:\n", err=True)
-    click.echo(zone_line(name, public_record(key)))
+    click.echo(key_record(*names, key.public_key()).zone_line)
 
 
 def pem(key: rsa.RSAPrivateKey) -> bytes:
@@ -47,14 +46,7 @@ def pem(key: rsa.RSAPrivateKey) -> bytes:
 
 def public_record(key: rsa.RSAPrivateKey) -> str:
     """The text of the DNS record of a key (RFC 6376 3.6.1)."""
-    public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return f"v=DKIM1; k=rsa; p={base64.b64encode(public).decode('ascii')}"
-
-
-def zone_line(name: str, record: str) -> str:
-    """A TXT record as a line of a zone file: strings of at most 255 octets, joined later (RFC 6376 3.6.2.2)."""
-    strings = [record[i : i + _TXT_STRING] for i in range(0, len(record), _TXT_STRING)]
-    return f"{name}. IN TXT ( " + " ".join(f'"{string}"' for string in strings) + " )"
+    return key_text(key.public_key())
 
 
 def _write_new(path: Path, content: bytes) -> None:

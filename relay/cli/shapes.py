@@ -11,6 +11,9 @@
 - printers (`printers`): `{"server": {name, settings_read, faults}, "printers": [...]}`; a printer is `{name,
   institution, queue, state, device, evidence, profile, paper, has_paper, waiting, driver, error_policy, faults}`, a
   fault `{what, mend, stops}`. What is not known, because the queue is missing, is null.
+- what the DNS says (`dns`): `[{institution, findings}]`, the institution null for the appliance itself; a finding is
+  `{topic, name, must, says, verdict, advice, record}` (`relay.dns.findings`), its record null or `{name, kind, text,
+  zone_line}`.
 - what came of an order (`queue hold` and so on): `{"done": [{id, was, state}], "refused": [{id, why}]}`; what `reprint`
   did has `reprint` as well, the id of the delivery that was made.
 """

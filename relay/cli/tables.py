@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import click
@@ -24,11 +24,14 @@ FOLDED = 30
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its head, whether it is flush right, and whether it may be folded on a narrow terminal."""
+    """A column: its head, whether it is flush right, whether it may be folded on a narrow terminal, and what colours
+    some words have there.
+    """
 
     head: str
     right: bool = False
     folds: bool = False
+    colours: Mapping[str, str] = field(default_factory=dict)
 
 
 def show_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
@@ -82,6 +85,6 @@ def _show_on_terminal(columns: Sequence[Column], rows: Sequence[Sequence[str]]) 
             min_width=width,
         )
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(cell, column.colours.get(cell, "")) for column, cell in zip(columns, row, strict=True)))
     # What a narrow terminal has no room for goes on in its next line: nothing is left out.
     Console(width=max(Console().width, needed)).print(table)

@@ -153,6 +153,17 @@ def _ip_address(value: str) -> str:
         raise ValueError(f"{value!r} is not an IP address") from None
 
 
+def address_or_domain(text: str) -> str:
+    """An IP address, or a domain name that is none, in its usual spelling; ValueError for anything else."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        name = _domain(text)
+    if name.rpartition(".")[2].isdigit():
+        raise ValueError(f"{text!r} is neither an IP address nor a domain")
+    return name
+
+
 def nameserver(text: str) -> tuple[str, int]:
     """Address and port of a name server written as ADDRESS, IPV4:PORT or [IPV6]:PORT; ValueError for anything else."""
     host, colon, port = text.rpartition(":")

@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from relay.config.kinds import Duration, Name, Port, Secret, Settings, Text, is_file
+from relay.config.kinds import Duration, Name, Port, Secret, Settings, Text, address_or_domain, is_file
 
 RESERVED_ROUTES = ("print", "returned", "discard", "hold")
 
@@ -67,6 +67,10 @@ class NextHop(Settings):
     """`required`: STARTTLS with a verified certificate; `opportunistic`: STARTTLS when offered, unverified;
     `implicit`: TLS first, verified.
     """
+    sends_from: tuple[str, ...] = ()
+    """Addresses, or SPF names, from which its mail reaches the world, for `slip-relay dns`; without it the addresses of
+    `host`, or of server.hostname where mail goes by MX.
+    """
     ca_file: Path | None = None
     "PEM file with the authorities to trust instead of the system's."
     username: Text | None = None
@@ -94,6 +98,11 @@ class NextHop(Settings):
     def concurrency(self) -> int:
         """Most connections at the same time, to all hosts together."""
         return self.max_connections or (10 if self.host else 100)
+
+    @field_validator("sends_from")
+    @classmethod
+    def _senders(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(address_or_domain(text) for text in value)
 
     @model_validator(mode="after")
     def _auth(self) -> Self:

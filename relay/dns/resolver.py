@@ -20,7 +20,7 @@ MAX_HOSTS = 8
 """Addresses of a domain that are tried in one attempt."""
 
 
-RecordKind = Literal["A", "AAAA", "MX", "TXT"]
+RecordKind = Literal["A", "AAAA", "MX", "PTR", "TXT"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Resolver:
         return hosts[:MAX_HOSTS]
 
     async def records(self, name: str, kind: RecordKind) -> Records:
-        """The records of a type: addresses, hosts with the preferred first, or texts in one piece each.
+        """The records of a type: addresses, hosts with the preferred first, names, or texts in one piece each.
 
         Raises DnsError when there is no answer.
         """
@@ -87,6 +87,8 @@ class Resolver:
         elif kind == "MX":
             found = sorted((record.preference, record.exchange.to_text(omit_final_dot=True)) for record in answer)
             texts = [host for _, host in found]
+        elif kind == "PTR":
+            texts = [record.target.to_text(omit_final_dot=True) for record in answer]
         else:
             texts = [record.to_text() for record in answer]
         return Records(tuple(texts), float(answer.chaining_result.minimum_ttl))

@@ -150,7 +150,7 @@ class Institution:
                 "password_hash": hasher.hash(self.password),
             }],
             "next_hops": [{"name": "default", "host": LOCALHOST, "port": self.ports.next_hop, "tls": "opportunistic",
-                           "timeout": "10s"}],
+                           "timeout": "10s", "sends_from": [LOCALHOST]}],
             "printers": [{"name": name, "institution": "demo", "mailboxes": [self.mailbox(name)], "queue": name,
                           "profile": profile} for name, profile in PROFILES.items()],
         }  # fmt: skip

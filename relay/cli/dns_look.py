@@ -1,0 +1,103 @@
+"""What `slip-relay dns` looks at: everything that the configuration says about domains, keys and ways out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relay.config.next_hops import NextHop
+from relay.config.settings import Config, Institution
+from relay.dns.answers import Answers
+from relay.dns.dkim_record import check_key
+from relay.dns.dmarc_check import Sent, check_dmarc
+from relay.dns.findings import Finding
+from relay.dns.hosts_check import check_bounce_mx, check_name
+from relay.dns.resolver import Resolver
+from relay.dns.spf_check import Senders, check_ex_libris, check_spf, senders_of
+from relay.errors import DnsError, NoSuchDomain, SpfError
+from relay.mail.address import ascii_domain, parse_address
+from relay.outgoing.sign import load_key
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The findings about an institution, or about the appliance itself, which has no name."""
+
+    institution: str | None
+    findings: list[Finding]
+
+
+async def look(config: Config) -> list[Part]:
+    """The findings for every institution, and for the appliance where it sends mail to the world itself."""
+    answers = Answers(Resolver(config.dns))
+    parts = [Part(each.name, await _of_institution(config, each, answers)) for each in config.institutions]
+    own = await _of_appliance(config, answers)
+    return [*parts, Part(None, own)] if own else parts
+
+
+async def _of_institution(config: Config, institution: Institution, answers: Answers) -> list[Finding]:
+    findings: list[Finding] = []
+    for key in (load_key(each) for each in institution.dkim):
+        findings.append(await check_key(answers, key.domain, key.selector, key.private.public_key()))
+    if not institution.dkim:
+        advice = "slip-relay dkim keygen makes a key; name it in [[institutions.dkim]]"
+        findings.append(Finding("dkim", institution.domains[0], "a key", "no key: letters go unsigned", "warn", advice))
+    domain, is_ours = _envelope_domain(institution), institution.envelope_from == "verp"
+    senders = await _senders(config, _hops(config, institution), answers, domain)
+    if isinstance(senders, Finding):
+        findings.append(senders)
+    else:
+        findings.append(await check_spf(answers, domain, senders, is_ours=is_ours))
+    sent = Sent(domain, tuple(ascii_domain(key.domain) for key in institution.dkim))
+    for each in map(ascii_domain, institution.domains):
+        findings += await check_dmarc(answers, each, sent)
+        if each != domain and (advised := await check_ex_libris(answers, each)) is not None:
+            findings.append(advised)
+    if is_ours:
+        findings.append(await check_bounce_mx(answers, domain))
+    return findings
+
+
+async def _of_appliance(config: Config, answers: Answers) -> list[Finding]:
+    """What is asked of the name and the addresses of the appliance, where it sends mail to the world itself."""
+    used = [hop for institution in config.institutions for hop in _hops(config, institution)]
+    direct = [hop for hop in dict.fromkeys(each.name for each in used) if config.next_hop(hop).host is None]
+    if not direct:
+        return []
+    hostname = ascii_domain(config.server.hostname)
+    senders = await _senders(config, [config.next_hop(name) for name in direct], answers, hostname)
+    if isinstance(senders, Finding):
+        return [senders]
+    helo = await check_spf(answers, hostname, senders, topic="helo-spf")
+    return [helo, *[await check_name(answers, hostname, address) for address in senders.single]]
+
+
+async def _senders(config: Config, hops: list[NextHop], answers: Answers, domain: str) -> Senders | Finding:
+    """From where mail by these next hops reaches the world; or why that can't be told."""
+    all_of_them = Senders((), ())
+    for hop in hops:
+        must, advice = "pass for the addresses that send", f"name the addresses in next_hops.sends_from of {hop.name!r}"
+        try:
+            found = await senders_of(answers, hop.sends_from, hop.host or ascii_domain(config.server.hostname))
+        except (NoSuchDomain, SpfError) as error:
+            return Finding("spf", domain, must, str(error), "wrong", advice)
+        except DnsError as error:
+            return Finding("spf", domain, must, str(error), "unknown")
+        if found.is_private and not hop.sends_from:
+            says = f"not asked: {', '.join(map(str, found.addresses))} is no address that the world sees"
+            return Finding("spf", domain, must, says, "unknown", advice)
+        all_of_them = all_of_them.with_those_of(found)
+    return all_of_them
+
+
+def _hops(config: Config, institution: Institution) -> list[NextHop]:
+    """The next hops that the letters of an institution may go by: its own, and those that rules choose."""
+    by_rules = [rule for rule in config.rules if rule.institution in (None, institution.name)]
+    names = [institution.next_hop or "default", *(rule.next_hop for rule in by_rules)]
+    return [config.next_hop(name) for name in dict.fromkeys(names) if name is not None]
+
+
+def _envelope_domain(institution: Institution) -> str:
+    if institution.envelope_from != "verp":
+        return ascii_domain(parse_address(institution.envelope_from).domain)
+    assert institution.bounce_domain is not None, "the configuration was checked"
+    return ascii_domain(institution.bounce_domain)
