@@ -230,6 +230,10 @@ class Institution(Settings):
     """Subjects that its letters have, by Alma's name of the letter, where they are not known otherwise:
     `FulTransitSlipLetter = ["Unterwegs*"]`.
     """
+    auto_submitted: bool = True
+    """Whether its letters that have no Auto-Submitted field get `Auto-Submitted: auto-generated` (RFC 3834), so that
+    absence notes don't answer them.
+    """
     dkim: tuple[DkimKey, ...] = ()
     """Signing keys. A message is signed with the keys whose domain is nearest to its From domain: the first that is
     RSA, and the first that is Ed25519.

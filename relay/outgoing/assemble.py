@@ -14,6 +14,7 @@ from functools import lru_cache
 from relay.config.settings import Config
 from relay.mail import headers
 from relay.mail.address import Address
+from relay.outgoing.missing import missing_fields
 from relay.outgoing.rewrite import reverse_path
 from relay.outgoing.sign import Signer
 from relay.spool.records import Delivery, Message
@@ -58,16 +59,17 @@ class Assembler:
         self._verp_key = secret.reveal().encode() if secret else b""
 
     def assemble(self, delivery: Delivery, content: bytes) -> OutgoingMail:
-        """The mail of a delivery: envelope rewritten, Received and DKIM-Signature on top.
+        """The mail of a delivery: envelope rewritten, Received, DKIM-Signature and what it lacks on top.
 
         Raises BadSignature when it is signed, and a receiver would not believe it.
         """
         message = delivery.message
         institution = self._config.institution(message.institution)
         header = headers.section(content)
-        signatures = self._signer.sign(institution.name, header, memoryview(content)[len(header) + 2 :])
-        received = received_field(message, self._config.server.hostname)
-        own_fields = b"".join((received, *signatures))
+        hostname = self._config.server.hostname
+        added = missing_fields(message, header, hostname, automatic=institution.auto_submitted)
+        signatures = self._signer.sign(institution.name, added + header, memoryview(content)[len(header) + 2 :])
+        own_fields = b"".join((received_field(message, hostname), *signatures, added))
         if signatures and _is_in_sample(message.queue_id, institution.dkim_self_check):
             self._signer.verify(institution.name, own_fields, content, len(signatures))
         sender = reverse_path(delivery, institution, self._verp_key)
