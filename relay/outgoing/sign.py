@@ -52,6 +52,8 @@ SIGNED_IF_THERE = (
 )
 """Not oversigned: a mailing list that passes a letter on may add these, and the signature stays good (RFC 6376 5.4)."""
 
+_ONCE_MORE = tuple(name.encode("ascii") for name in OVERSIGNED)
+_SIGNED = tuple(name.encode("ascii") for name in (*OVERSIGNED, *SIGNED_IF_THERE))
 _BLOCK = 512 * 1024
 _RELAXED = CanonicalizationPolicy.from_c_value(b"relaxed/relaxed")
 
@@ -86,6 +88,7 @@ def signatures(keys: Sequence[SigningKey], header: bytes, body: bytes | memoryvi
     """The DKIM-Signature fields, each with its CRLF, of a message given as header section and body."""
     fields = [(name.encode("ascii"), value + b"\r\n") for name, value in headers.fields(header)]
     names = _names_to_sign([name for name, _ in fields])
+    listed = _folded(b":".join([*names, *_ONCE_MORE]), b":")  # what is absent adds nothing to the hash
     canonical, hashed = _RELAXED.canonicalize_headers(fields), base64.b64encode(body_hash(body))
     made = []
     for key in keys:
@@ -95,7 +98,7 @@ def signatures(keys: Sequence[SigningKey], header: bytes, body: bytes | memoryvi
             [
                 b"v=1; a=%s-sha256; c=relaxed/relaxed; d=%s;" % (key.kind.encode("ascii"), key.domain.encode("ascii")),
                 b"s=%s; t=%d;%s" % (key.selector.encode("ascii"), now, expiry),
-                b"h=%s;" % _folded(b":".join(names), b":"),
+                b"h=%s;" % listed,
                 b"bh=%s;" % hashed,
                 b"b=",
             ]
@@ -147,11 +150,8 @@ def _relaxed(lines: bytes) -> bytes:
 
 
 def _names_to_sign(present: list[bytes]) -> list[bytes]:
-    names: list[bytes] = []
-    for name in (*OVERSIGNED, *SIGNED_IF_THERE):
-        times = present.count(name.encode("ascii")) + (name in OVERSIGNED)
-        names += [name.encode("ascii")] * times
-    return names
+    """Names of the fields to sign, each as often as it occurs."""
+    return [name for name in _SIGNED for _ in range(present.count(name))]
 
 
 def _folded(value: bytes, separator: bytes) -> bytes:

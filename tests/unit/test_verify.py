@@ -63,8 +63,8 @@ def test_a_message_without_an_empty_line_is_all_header(keys: list[SigningKey]) -
         (rb"t=\d+;", b"t=1; x=2;", "has expired"),
         (rb"t=\d+;", b"t=1;", "does not verify"),
         (rb"s=s2", b"s=s3", "selector s3 is not as ours are"),
-        (rb"h=from:from:", b"h=", "does not cover the From field"),
-        (rb"h=from:from:", b"h=from:", "does not verify"),
+        (rb"h=[^;]+", b"h=subject:to", "does not cover the From field"),
+        (rb"h=from:subject:", b"h=from:", "does not verify"),
         (rb"b=[^;]{3}(?=[^;]{300})", b"b=*A*", "does not verify"),
         (rb"\tb=[^;]{88,}\Z", b"\tb=AAAA\r\n", "does not verify"),
         (rb"\A", b"From: another@lib.example\r\n", "not exactly one From field"),
@@ -94,8 +94,6 @@ def test_a_mistake_in_how_we_sign_shows(keys: list[SigningKey], monkeypatch: pyt
     with pytest.raises(BadSignature, match="hash of another body"):
         check(keys, HEADER, BODY)
     monkeypatch.undo()
-    monkeypatch.setattr(sign, "_names_to_sign", lambda present: [b"from", b"x-\xff"])
-    check(keys, HEADER, BODY)
     monkeypatch.setattr(dkim, "hash_headers", lambda digest, *rest: digest.update(b"something else"))
     with pytest.raises(BadSignature, match="does not verify"):
         check(keys, HEADER, BODY)
