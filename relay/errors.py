@@ -5,6 +5,7 @@
     +-- StartError             the service can't start on this machine (port, spool, lock, key file)
     +-- AddressError           text is not an address by the strict grammar
     +-- HeaderError            a header section can't be trusted (no From, two Froms, not parseable)
+    +-- BadSignature           our own signature would not be accepted; the mail must not leave so
     +-- Refusal                the client is told no; carries the SMTP reply
     |   +-- Goodbye            ... and the session ends
     +-- SpoolError             the spool could not do it; whoever waits must not believe it was done
@@ -70,6 +71,10 @@ class AddressError(RelayError):
 
 class HeaderError(RelayError):
     """A header section that we will not vouch for (RFC 5322 3.6)."""
+
+
+class BadSignature(RelayError):
+    """What we signed does not verify with our own public key (RFC 6376 6.1); the message says why."""
 
 
 class Refusal(RelayError):

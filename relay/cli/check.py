@@ -16,7 +16,7 @@ from relay.config.rule_checks import Place, nonsense
 from relay.config.settings import Config
 from relay.errors import ConfigError, Problem, RelayError
 from relay.intake.tls import certificate_of, server_context
-from relay.outgoing.sign import load_key
+from relay.outgoing.keys import load_key
 from relay.slips import trial
 from relay.slips.selectors import check_selector
 from relay.transports.connection import verifying_context
@@ -53,7 +53,8 @@ def _try_parts(config: Config) -> None:
     problems: list[Problem] = []
     for i, institution in enumerate(config.institutions):
         for j, key in enumerate(institution.dkim):
-            place = f"institutions[{i + 1}].dkim[{j + 1}].key_file ({institution.name!r})"
+            setting = "key_file" if key.key_env is None else "key_env"
+            place = f"institutions[{i + 1}].dkim[{j + 1}].{setting} ({institution.name!r})"
             _collect(problems, place, partial(load_key, key))
     for i, listener in enumerate(config.listeners):
         if listener.tls_certificate is not None:

@@ -15,7 +15,7 @@ from relay.dns.resolver import Resolver
 from relay.dns.spf_check import Senders, check_ex_libris, check_spf, senders_of
 from relay.errors import DnsError, NoSuchDomain, SpfError
 from relay.mail.address import ascii_domain, parse_address
-from relay.outgoing.sign import load_key
+from relay.outgoing.keys import load_key
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,15 +178,32 @@ class DkimKey(Settings):
     "d= of the signature: the From domain, or a parent of it."
     selector: Domain
     "s= of the signature; the record is published at SELECTOR._domainkey.DOMAIN."
-    key_file: Path
-    "PEM file with the RSA private key, as `slip-relay dkim keygen` writes it."
+    key_file: Path | None = None
+    "PEM file with the private key, RSA or Ed25519 (RFC 8463), as `slip-relay dkim keygen` writes it."
+    key_env: str | None = None
+    "Instead of a file: name of the environment variable that holds the same text."
+    expires_after: Annotated[Duration, Field(ge=3600)] | None = None
+    "Time after which receivers should not believe a signature any more (x=); each attempt is signed anew."
 
     @field_validator("key_file")
     @classmethod
-    def _exists(cls, value: Path) -> Path:
-        if not is_file(value):
+    def _exists(cls, value: Path | None) -> Path | None:
+        if value is not None and not is_file(value):
             raise ValueError(f"the key file {value} does not exist; `slip-relay dkim keygen` makes one")
         return value
+
+    @field_validator("key_env")
+    @classmethod
+    def _is_set(cls, value: str | None) -> str | None:
+        if value is not None and not os.environ.get(value):
+            raise ValueError(f"the environment variable {value} is not set")
+        return value
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.key_file is None) == (self.key_env is None):
+            raise ValueError("a key is named by exactly one of key_file and key_env")
+        return self
 
 
 class Institution(Settings):
@@ -213,8 +230,18 @@ class Institution(Settings):
     """Subjects that its letters have, by Alma's name of the letter, where they are not known otherwise:
     `FulTransitSlipLetter = ["Unterwegs*"]`.
     """
+    auto_submitted: bool = True
+    """Whether its letters that have no Auto-Submitted field get `Auto-Submitted: auto-generated` (RFC 3834), so that
+    absence notes don't answer them.
+    """
     dkim: tuple[DkimKey, ...] = ()
-    "Signing keys. A message is signed with the key whose domain is nearest to its From domain."
+    """Signing keys. A message is signed with the keys whose domain is nearest to its From domain: the first that is
+    RSA, and the first that is Ed25519.
+    """
+    dkim_self_check: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of its signed mail that is verified with our own public key before it leaves; what fails is held. 0 for
+    none, 1 for all.
+    """
 
     @model_validator(mode="after")
     def _envelope(self) -> Self:

@@ -6,6 +6,7 @@ byte what is sent.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
@@ -13,6 +14,7 @@ from functools import lru_cache
 from relay.config.settings import Config
 from relay.mail import headers
 from relay.mail.address import Address
+from relay.outgoing.missing import missing_fields
 from relay.outgoing.rewrite import reverse_path
 from relay.outgoing.sign import Signer
 from relay.spool.records import Delivery, Message
@@ -57,17 +59,24 @@ class Assembler:
         self._verp_key = secret.reveal().encode() if secret else b""
 
     def assemble(self, delivery: Delivery, content: bytes) -> OutgoingMail:
-        """The mail of a delivery: envelope rewritten, Received and DKIM-Signature on top."""
+        """The mail of a delivery: envelope rewritten, Received, DKIM-Signature and what it lacks on top.
+
+        Raises BadSignature when it is signed, and a receiver would not believe it.
+        """
         message = delivery.message
         institution = self._config.institution(message.institution)
         header = headers.section(content)
-        signature = self._signer.sign(institution.name, header, memoryview(content)[len(header) + 2 :])
-        received = received_field(message, self._config.server.hostname)
+        hostname = self._config.server.hostname
+        added = missing_fields(message, header, hostname, automatic=institution.auto_submitted)
+        signatures = self._signer.sign(institution.name, added + header, memoryview(content)[len(header) + 2 :])
+        own_fields = b"".join((received_field(message, hostname), *signatures, added))
+        if signatures and _is_in_sample(message.queue_id, institution.dkim_self_check):
+            self._signer.verify(institution.name, own_fields, content, len(signatures))
         sender = reverse_path(delivery, institution, self._verp_key)
         return OutgoingMail(
             reverse_path=sender,
             recipient=delivery.recipient,
-            own_fields=received + signature,
+            own_fields=own_fields,
             original=content,
             # Asked for only where it is needed: many hosts do not have it.
             smtputf8=message.smtputf8 and not (delivery.recipient.isascii() and header.isascii()),
@@ -77,6 +86,11 @@ class Assembler:
             notify=delivery.notify,
             orcpt=delivery.orcpt,
         )
+
+
+def _is_in_sample(queue_id: str, share: float) -> bool:
+    """Whether a message is among a share of all, the same at each attempt."""
+    return zlib.crc32(queue_id.encode("ascii")) < share * 2**32
 
 
 @lru_cache(maxsize=16)

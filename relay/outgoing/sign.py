@@ -1,9 +1,10 @@
-"""DKIM signatures (RFC 6376): dkimpy's canonicalisation and hashing of the header, the RSA operation by `cryptography`.
+"""DKIM signatures (RFC 6376, RFC 8463): dkimpy's canonicalisation and hashing of the header, keys by `cryptography`.
 
-Signs rsa-sha256, relaxed/relaxed, without `l=`. The fields in `OVERSIGNED` are named once more than they occur, so that
-nobody can add another (RFC 6376 8.15). dkimpy's own `sign` is not used: it parses the key anew and multiplies big
-numbers in Python for each message (8 ms), and takes the body apart line by line (40 times the memory of a large one).
-Refuses at start: keys that are not RSA, or shorter than `MIN_BITS`.
+Signs rsa-sha256 and ed25519-sha256, relaxed/relaxed, with `t=`, without `l=`. The fields in `OVERSIGNED` are named once
+more than they occur, so that nobody can add another (RFC 6376 8.15). dkimpy's own `sign` is not used: it parses the key
+anew and multiplies big numbers in Python for each message (8 ms), and takes the body apart line by line (40 times the
+memory of a large one).
+Promises: a message is signed only when it has exactly one From field, and all of that can be read.
 """
 
 from __future__ import annotations
@@ -12,49 +13,49 @@ import base64
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import dkim
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from dkim.canonicalization import CanonicalizationPolicy
 
-from relay.config.settings import DkimKey, Institution
-from relay.errors import AddressError, HeaderError, StartError
+from relay.config.settings import Institution
+from relay.errors import AddressError, HeaderError
 from relay.mail import headers
 from relay.mail.address import ascii_domain
+from relay.outgoing.keys import SigningKey, load_key
+from relay.outgoing.verify import Verifier
 
-OVERSIGNED = ("from", "subject", "date", "to", "message-id")
-SIGNED_IF_THERE = (
+OVERSIGNED = (
+    "from",
+    "subject",
+    "date",
+    "to",
     "cc",
     "reply-to",
-    "sender",
-    "in-reply-to",
-    "references",
+    "message-id",
     "mime-version",
     "content-type",
     "content-transfer-encoding",
+)
+SIGNED_IF_THERE = (
+    "sender",
+    "in-reply-to",
+    "references",
+    "auto-submitted",
+    "list-id",
+    "list-help",
     "list-unsubscribe",
     "list-unsubscribe-post",
-    "auto-submitted",
+    "list-subscribe",
+    "list-post",
+    "list-owner",
+    "list-archive",
 )
-MIN_BITS = 1024
-"""RFC 8301 3.2: signers use at least 1024 bits; `slip-relay dkim keygen` makes 2048."""
+"""Not oversigned: a mailing list that passes a letter on may add these, and the signature stays good (RFC 6376 5.4)."""
 
+_ONCE_MORE = tuple(name.encode("ascii") for name in OVERSIGNED)
+_SIGNED = tuple(name.encode("ascii") for name in (*OVERSIGNED, *SIGNED_IF_THERE))
 _BLOCK = 512 * 1024
 _RELAXED = CanonicalizationPolicy.from_c_value(b"relaxed/relaxed")
-
-
-@dataclass(frozen=True, slots=True)
-class SigningKey:
-    """A private key with the names it is published under."""
-
-    domain: str
-    selector: str
-    private: rsa.RSAPrivateKey
 
 
 class Signer:
@@ -63,53 +64,49 @@ class Signer:
     def __init__(self, institutions: Sequence[Institution]) -> None:
         """Loads every key; StartError names the first that is unusable."""
         self._keys = {institution.name: [load_key(each) for each in institution.dkim] for institution in institutions}
+        self._verifiers = {name: Verifier(keys) for name, keys in self._keys.items()}
 
-    def sign(self, institution: str, header: bytes, body: bytes | memoryview) -> bytes:
-        """The DKIM-Signature field with its CRLF, or b"" when the institution has no key."""
+    def sign(self, institution: str, header: bytes, body: bytes | memoryview) -> list[bytes]:
+        """The DKIM-Signature fields, each with its CRLF; none when the institution has no key, or its mail no From
+        field that could be vouched for.
+        """
         keys = self._keys[institution]
-        return signature(_nearest(keys, header), header, body) if keys else b""
+        if not keys:
+            return []
+        try:
+            domain = ascii_domain(headers.from_domains(header)[0])
+        except (HeaderError, AddressError):
+            return []
+        return signatures(_nearest(keys, domain), header, body)
+
+    def verify(self, institution: str, own_fields: bytes, original: bytes, count: int) -> None:
+        """Verifies the first `count` signatures of a message as it leaves. Raises BadSignature."""
+        self._verifiers[institution].verify(own_fields, original, count)
 
 
-def load_key(settings: DkimKey) -> SigningKey:
-    """The key of a `[[institutions.dkim]]` table. Raises StartError when the file holds no usable RSA key."""
-    try:
-        domain, selector = ascii_domain(settings.domain), ascii_domain(settings.selector)
-    except AddressError as error:
-        raise StartError(str(error)) from None
-    return SigningKey(domain, selector, read_private_key(settings.key_file))
-
-
-def read_private_key(path: Path) -> rsa.RSAPrivateKey:
-    """An RSA key from a PEM file, or StartError."""
-    try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except OSError as error:
-        raise StartError(f"the DKIM key {path} can't be read: {error.strerror}") from None
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise StartError(f"the DKIM key {path} is not a PEM private key without passphrase") from None
-    if not isinstance(key, rsa.RSAPrivateKey) or key.key_size < MIN_BITS:
-        raise StartError(f"the DKIM key {path} is not an RSA key of at least {MIN_BITS} bits")
-    return key
-
-
-def signature(key: SigningKey, header: bytes, body: bytes | memoryview) -> bytes:
-    """The DKIM-Signature field, with its CRLF, of a message given as header section and body."""
+def signatures(keys: Sequence[SigningKey], header: bytes, body: bytes | memoryview) -> list[bytes]:
+    """The DKIM-Signature fields, each with its CRLF, of a message given as header section and body."""
     fields = [(name.encode("ascii"), value + b"\r\n") for name, value in headers.fields(header)]
     names = _names_to_sign([name for name, _ in fields])
-    tags = b"\r\n\t".join(
-        [
-            b"v=1; a=rsa-sha256; c=relaxed/relaxed; d=%s;" % key.domain.encode("ascii"),
-            b"s=%s; t=%d;" % (key.selector.encode("ascii"), int(time.time())),
-            b"h=%s;" % _folded(b":".join(names), b":"),
-            b"bh=%s;" % base64.b64encode(body_hash(body)),
-            b"b=",
-        ]
-    )
-    digest = hashlib.sha256()
-    own_field = (b"DKIM-Signature", b" " + tags)
-    dkim.hash_headers(digest, _RELAXED, _RELAXED.canonicalize_headers(fields), names, own_field, {})
-    signed = key.private.sign(digest.digest(), padding.PKCS1v15(), utils.Prehashed(SHA256()))
-    return b"DKIM-Signature: " + tags + _folded(base64.b64encode(signed), b"") + b"\r\n"
+    listed = _folded(b":".join([*names, *_ONCE_MORE]), b":")  # what is absent adds nothing to the hash
+    canonical, hashed = _RELAXED.canonicalize_headers(fields), base64.b64encode(body_hash(body))
+    made = []
+    for key in keys:
+        now = int(time.time())
+        expiry = b"" if key.expires_after is None else b" x=%d;" % (now + key.expires_after)
+        tags = b"\r\n\t".join(
+            [
+                b"v=1; a=%s-sha256; c=relaxed/relaxed; d=%s;" % (key.kind.encode("ascii"), key.domain.encode("ascii")),
+                b"s=%s; t=%d;%s" % (key.selector.encode("ascii"), now, expiry),
+                b"h=%s;" % listed,
+                b"bh=%s;" % hashed,
+                b"b=",
+            ]
+        )
+        digest = hashlib.sha256()
+        dkim.hash_headers(digest, _RELAXED, canonical, names, (b"DKIM-Signature", b" " + tags), {})
+        made.append(b"DKIM-Signature: " + tags + _folded(base64.b64encode(key.sign(digest.digest())), b"") + b"\r\n")
+    return made
 
 
 def body_hash(body: bytes | memoryview) -> bytes:
@@ -153,11 +150,8 @@ def _relaxed(lines: bytes) -> bytes:
 
 
 def _names_to_sign(present: list[bytes]) -> list[bytes]:
-    names: list[bytes] = []
-    for name in (*OVERSIGNED, *SIGNED_IF_THERE):
-        times = present.count(name.encode("ascii")) + (name in OVERSIGNED)
-        names += [name.encode("ascii")] * times
-    return names
+    """Names of the fields to sign, each as often as it occurs."""
+    return [name for name in _SIGNED for _ in range(present.count(name))]
 
 
 def _folded(value: bytes, separator: bytes) -> bytes:
@@ -173,11 +167,11 @@ def _folded(value: bytes, separator: bytes) -> bytes:
     return b"\r\n\t ".join([*lines, line])
 
 
-def _nearest(keys: list[SigningKey], header: bytes) -> SigningKey:
-    """The key with the longest domain that aligns with the From domain; the institution's first where none does."""
-    try:
-        domain = ascii_domain(headers.from_domains(header)[0])
-    except (HeaderError, AddressError):
-        return keys[0]
+def _nearest(keys: list[SigningKey], domain: str) -> list[SigningKey]:
+    """The keys of the longest domain that aligns with the From domain, or of the institution's first key where none
+    does: the first of each kind, RSA before Ed25519, which not every receiver reads.
+    """
     aligned = [key for key in keys if domain == key.domain or domain.endswith("." + key.domain)]
-    return max(aligned, key=lambda key: len(key.domain)) if aligned else keys[0]
+    longest = max(aligned, key=lambda key: len(key.domain)) if aligned else keys[0]
+    first = {key.kind: key for key in reversed(keys) if key.domain == longest.domain}
+    return [first[kind] for kind in ("rsa", "ed25519") if kind in first]

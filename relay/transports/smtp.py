@@ -3,6 +3,7 @@
 5yz settles as failed; 4yz, a lost connection and an answer that never came are deferred. When the answer after the
 final dot is not known the delivery is deferred too: the mail may arrive twice, with the same Message-ID, never not at
 all. MAIL, RCPT and DATA are sent at once to a host that allows it (RFC 2920), each reply is minded.
+A message whose signature is not good by our own judgement is held.
 Known limit: 8-bit text is sent also to a host that does not offer 8BITMIME.
 """
 
@@ -15,7 +16,7 @@ import aiosmtplib
 
 from relay.config.next_hops import NextHop
 from relay.dns.resolver import MailHost, Resolver
-from relay.errors import DnsError, NoSuchDomain, NullMx
+from relay.errors import BadSignature, DnsError, NoSuchDomain, NullMx
 from relay.mail.address import Address, ascii_domain, parse_address
 from relay.mail.status import Reply, printable
 from relay.outgoing.assemble import Assembler, OutgoingMail
@@ -57,10 +58,13 @@ class SmtpTransport:
 
     async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
         """Sends the delivery to the smarthost, or to the first MX host that can be reached."""
-        if len(content) < LARGE:
-            mail = self._assembler.assemble(delivery, content)
-        else:
-            mail = await asyncio.to_thread(self._assembler.assemble, delivery, content)
+        try:
+            if len(content) < LARGE:
+                mail = self._assembler.assemble(delivery, content)
+            else:
+                mail = await asyncio.to_thread(self._assembler.assemble, delivery, content)
+        except BadSignature as error:
+            return Outcome(State.HELD, f"not sent: {error}")
         try:
             hosts = await self._hosts(parse_address(mail.recipient))
         except NullMx as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from relay.outgoing.keys import public_record, read_private_key
 from tests.harness import toml
 from tests.harness.appliance import command
 from tests.harness.institution import Institution, Ports
@@ -159,12 +160,15 @@ def test_a_spool_that_can_t_be_written(institution: Institution, kind: str) -> N
     assert result.stderr.count("\n") == 1
 
 
-def test_a_key_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["rsa", "ed25519"])
+def test_a_key_is_made_once_and_for_its_owner_only(tmp_path: Path, kind: str) -> None:
     key = tmp_path / "dkim.pem"
     call = [*command(), "dkim", "keygen", "--domain", "lib.example", "--selector", "alma2026", "-o", str(key)]
+    call += ["--type", kind] if kind != "rsa" else []
     result = subprocess.run(call, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode == 0
-    assert result.stdout.startswith('alma2026._domainkey.lib.example. IN TXT ( "v=DKIM1; k=rsa; p=')
+    assert result.stdout.startswith('alma2026._domainkey.lib.example. IN TXT ( "v=DKIM1; k=' + kind + "; p=")
+    assert public_record(read_private_key(key)) == "".join(result.stdout.split('"')[1::2])
     assert os.stat(key).st_mode & 0o777 == 0o600
     again = subprocess.run(call, capture_output=True, text=True, timeout=30, check=False)
     assert again.returncode == 1

@@ -145,6 +145,17 @@ CATALOGUE: list[tuple[str, Any, str]] = [
         [{"domain": "lib.example", "selector": "s1", "key_file": "missing.pem"}],
         "dkim[1].key_file ('demo'): the key file {folder}/missing.pem does not exist; `slip-relay dkim",
     ),
+    (
+        "institutions.0.dkim",
+        [{"domain": "lib.example", "selector": "s1"}],
+        "dkim[1] ('demo'): a key is named by exactly one of key_file and key_env",
+    ),
+    (
+        "institutions.0.dkim",
+        [{"domain": "lib.example", "selector": "s1", "key_env": "NO_SUCH_KEY"}],
+        "dkim[1].key_env ('demo'): the environment variable NO_SUCH_KEY is not set",
+    ),
+    ("institutions.0.dkim_self_check", 1.5, "dkim_self_check ('demo'): input should be less than or equal to 1"),
     ("sources.0.networks", ["192.0.2.0/33"], "a network is written as in"),
     ("sources.0.networks", [], "a source is known by networks, spf, certificates, or by username and password_hash"),
     ("sources.0.spf", ["not a name"], "sources[1].spf[1] ('alma'): 'not a name' is not a name in the DNS"),

@@ -6,15 +6,20 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
+from relay.cli.dkim import pem
 from relay.config.settings import Config
 from relay.dns.resolver import Resolver
+from relay.outgoing import sign
 from relay.outgoing.assemble import Assembler
 from relay.outgoing.sign import Signer
 from relay.spool.records import Delivery, Message, Outcome, State
-from relay.transports.smtp import SmtpTransport
+from relay.transports.smtp import LARGE, SmtpTransport
 from tests.harness.waiting import until
 
 pytestmark = pytest.mark.asyncio
@@ -113,6 +118,31 @@ class Letters:
 def at(port: int, make_config: Callable[..., Config], **settings: object) -> Letters:
     hop = {"name": "default", "host": "127.0.0.1", "port": port, "timeout": "5s", **settings}
     return Letters(make_config(next_hops=[hop]))
+
+
+async def test_what_is_wrongly_signed_is_held_and_the_next_letter_goes_out(
+    make_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, key = Host(AT_ONCE), tmp_path / "key.pem"
+    key.write_bytes(pem(rsa.generate_private_key(65537, 2048)))
+    demo: dict[str, Any] = {"name": "demo", "domains": ["lib.example"], "envelope_from": "bounces@lib.example"}
+    demo["dkim"] = [{"domain": "lib.example", "selector": "s1", "key_file": key}]
+    async with host.listening() as port:
+        hop = {"name": "default", "host": "127.0.0.1", "port": port, "timeout": "5s"}
+        letters = Letters(make_config(next_hops=[hop], institutions=[demo]))
+        unchecked = Letters(make_config(next_hops=[hop], institutions=[demo | {"dkim_self_check": 0}]))
+        with monkeypatch.context() as patch:
+            patch.setattr(sign, "body_hash", lambda body: b"of something else")
+            for content in (LETTER, LETTER + b"large\r\n" * LARGE):
+                outcome = await letters.send(content)
+                assert (outcome.state, outcome.reason) == (
+                    State.HELD,
+                    "not sent: the DKIM signature of selector s1 has the hash of another body",
+                )
+            assert host.connections == 0
+            assert (await unchecked.send()).state is State.DELIVERED
+        assert (await letters.send()).state is State.DELIVERED
+    assert [message.count(b"DKIM-Signature:") for message in host.taken] == [1, 1]
 
 
 async def test_commands_go_out_together_where_the_host_allows_it(make_config: Callable[..., Config]) -> None:
