@@ -37,10 +37,13 @@ INTAKE = {"idle_timeout": "4s", "max_connections_per_address": 2000}
 class Besieged:
     """An appliance without printers, and what can be asked about it."""
 
-    def __init__(self, folder: Path, **intake: Any) -> None:
+    def __init__(self, folder: Path, source: str | None = None, **intake: Any) -> None:
+        """`source` is a network from which letters may be sent, besides the harness's own."""
         self.ports = Ports(free_ports(Ports.COUNT))
         institution = Institution(folder, self.ports)
-        tables = {**institution.tables(), "printers": [], "intake": {**INTAKE, **intake}}
+        tables: dict[str, Any] = {**institution.tables(), "printers": [], "intake": {**INTAKE, **intake}}
+        if source is not None:
+            tables["sources"][0]["networks"] = [source]
         institution.config.write_text(toml.dumps(tables), encoding="utf-8")
         self.appliance = Appliance(institution.config, self.ports.smtp, folder)
 
@@ -147,6 +150,41 @@ async def test_commands_a_letter_at_a_time(besieged: Besieged) -> None:
         await asyncio.wait(dripping, timeout=0.5)
     assert max(await asyncio.gather(*dripping)) < 8.0, "a letter is no command: it buys no time"
     await besieged.until_empty()
+
+
+async def dribble(besieged: Besieged, number: int) -> float:
+    """A message that never ends, a letter at a time; the seconds until it is sent away."""
+    reader, writer = await besieged.connect(f"127.0.4.{number + 1}")
+    for words in (b"EHLO slow.example", b"MAIL FROM:<circ@lib.example>", b"RCPT TO:<anna@patron.example>", b"DATA"):
+        writer.write(words + b"\r\n")
+        while (await asyncio.wait_for(reader.readline(), 20))[3:4] == b"-":
+            pass
+    began = time.monotonic()
+    ended = asyncio.create_task(reader.read())
+    while not ended.done():
+        writer.write(b"x")
+        await asyncio.wait([ended], timeout=0.5)
+    assert (await ended).startswith(b"421 4.4.2 ")
+    writer.close()
+    return time.monotonic() - began
+
+
+@pytest.mark.prove
+async def test_messages_a_letter_at_a_time(tmp_path: Path) -> None:
+    # All from addresses of a source, since strangers come no further than RCPT.
+    besieged = Besieged(tmp_path, source="127.0.0.0/8", min_data_rate="256")
+    await besieged.appliance.start()
+    try:
+        before = besieged.memory
+        dribbling = [asyncio.create_task(dribble(besieged, number)) for number in range(100)]
+        while not all(task.done() for task in dribbling):
+            assert await besieged.letter() < PROMPT
+            assert besieged.memory - before < 100 * PER_SESSION + GROUND
+            await asyncio.wait(dribbling, timeout=0.5)
+        assert max(await asyncio.gather(*dribbling)) < 45.0, "slower than min_data_rate for half a minute"
+        await besieged.until_empty()
+    finally:
+        await besieged.appliance.stop()
 
 
 async def test_lines_without_end(besieged: Besieged) -> None:
