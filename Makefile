@@ -14,7 +14,8 @@ help:  ## this list
 setup:  ## install what is missing: Debian packages (as root or with sudo) and .venv
 	@.ci/setup
 
-demo: setup  ## see the main job run: one letter out, three slips on paper
+demo:  ## see the main job run: one letter out, three slips on paper
+	@.ci/setup --without-clients
 	@$(PYTHON_IN_VENV) -m tests.harness.demo
 
 test: setup  ## all tests, WORKERS files of them at a time

@@ -26,7 +26,7 @@ class Element(Settings):
     """An element that has to be in the letter."""
 
     selector: Annotated[str, Field(min_length=1, max_length=500)]
-    "CSS selector, as in `#destination` or `td.library`."
+    "CSS selector, as in `#destination` or `td.to`."
     any_of: tuple[Pattern, ...] = ()
     "Patterns of its text, one of which has to fit; without them it only has to be there."
 

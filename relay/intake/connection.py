@@ -76,10 +76,6 @@ class SmtpConnection(SMTP):
 
     # --- the connection
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The client is here (or is here again, after STARTTLS)."""
-        super().connection_made(transport)
-
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone."""
         self._is_over = True

@@ -8,12 +8,12 @@ Known limit: who logs in is a stranger until then.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from relay.config.settings import Intake
+from relay.intake.origin import neighbourhood
 from relay.mail import status
 from relay.mail.status import Reply
 from relay.metrics import Metrics
@@ -76,13 +76,13 @@ class Connections(Generic[G]):
 
     def enter(self, guest: G) -> Reply | None:
         """Gives a session its place; what to say to it when there is none."""
-        neighbourhood = _neighbourhood(guest.address)
-        if self._of_address[neighbourhood] >= self._settings.max_connections_per_address:
+        origin = neighbourhood(guest.address)
+        if self._of_address[origin] >= self._settings.max_connections_per_address:
             return status.TOO_MANY_CONNECTIONS_OF_YOURS
         if len(self._guests) >= self._settings.max_connections and not self._make_room(guest):
             return status.TOO_MANY_CONNECTIONS
         self._guests.add(guest)
-        self._of_address[neighbourhood] += 1
+        self._of_address[origin] += 1
         self._open.set(len(self._guests))
         return None
 
@@ -91,10 +91,10 @@ class Connections(Generic[G]):
         if guest not in self._guests:
             return
         self._guests.remove(guest)
-        neighbourhood = _neighbourhood(guest.address)
-        self._of_address[neighbourhood] -= 1
-        if not self._of_address[neighbourhood]:
-            del self._of_address[neighbourhood]
+        origin = neighbourhood(guest.address)
+        self._of_address[origin] -= 1
+        if not self._of_address[origin]:
+            del self._of_address[origin]
         self._open.set(len(self._guests))
 
     def _make_room(self, guest: G) -> bool:
@@ -105,14 +105,3 @@ class Connections(Generic[G]):
         self.leave(silent)
         silent.dismiss(status.MAKE_ROOM)
         return True
-
-
-def _neighbourhood(address: str) -> str:
-    """What counts as one address: a client of IPv6 has a whole /64 to come from."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)

@@ -10,7 +10,6 @@ the `connections`, for whom there is a limit.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable
 from typing import cast
 
@@ -18,6 +17,7 @@ from relay.config.kinds import Network
 from relay.config.listeners import Listener
 from relay.intake.caller import Caller, caller_on
 from relay.intake.connections import Connections, Stoppable
+from relay.intake.origin import ip_address
 from relay.intake.proxy_protocol import FIXED, NotAHeader, client_address, rest_length
 from relay.intake.tls import ServerTls
 from relay.mail.status import Reply
@@ -176,9 +176,4 @@ class Entrance(asyncio.BufferedProtocol):
 
 
 def _is_within(address: str, networks: tuple[Network, ...]) -> bool:
-    if not networks:
-        return False
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        parsed = parsed.ipv4_mapped
-    return any(parsed in network for network in networks)
+    return bool(networks) and any(ip_address(address) in network for network in networks)

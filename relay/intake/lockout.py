@@ -6,13 +6,13 @@ only addresses are. An IPv6 client is known by its /64, for it has all addresses
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.config.sources import Auth
+from relay.intake.origin import neighbourhood
 
 MAX_ADDRESSES = 10_000
 """Addresses that are remembered; the one that failed longest ago is forgotten first."""
@@ -41,12 +41,12 @@ class Lockout:
 
     def is_locked(self, address: str) -> bool:
         """Whether AUTH is not taken from an address now."""
-        record = self._records.get(_key(address))
+        record = self._records.get(neighbourhood(address))
         return record is not None and self._clock() < record.locked_until
 
     def failed(self, address: str) -> float:
         """A password was wrong; gives the seconds after which the client is told."""
-        now, key = self._clock(), _key(address)
+        now, key = self._clock(), neighbourhood(address)
         record = self._records.setdefault(key, _Record(since=now))
         self._records.move_to_end(key)
         if now - record.since > self._settings.within:
@@ -60,17 +60,8 @@ class Lockout:
 
     def succeeded(self, address: str) -> None:
         """A password was right: what was before is forgotten."""
-        self._records.pop(_key(address), None)
+        self._records.pop(neighbourhood(address), None)
 
     def __len__(self) -> int:
         """How many addresses are remembered."""
         return len(self._records)
-
-
-def _key(address: str) -> str:
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
-    return str(parsed)

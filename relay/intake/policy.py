@@ -11,10 +11,8 @@ institution of the source; it is signed as that institution's, for forwarding it
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 from relay.config.kinds import Network
@@ -24,14 +22,12 @@ from relay.config.sources import Source
 from relay.errors import HeaderError, Refusal
 from relay.intake import loops
 from relay.intake.caller import Caller
+from relay.intake.origin import ip_address
 from relay.mail import headers, status
 from relay.mail.address import Address, parse_address
 from relay.mail.envelope import Envelope
 from relay.routing.conditions import matches
 from relay.routing.rules import choose
-
-MAX_HEADER = 256 * 1024
-"""Octets of a header section; nobody's letter has more, and reading one costs time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +92,7 @@ class Policy:
     def _is_known(self, source: Source, caller: Caller) -> bool:
         if caller.certificate is not None and not caller.certificate.names.isdisjoint(source.certificates):
             return True
-        address = _ip_address(caller.address)
+        address = ip_address(caller.address)
         return any(address in network for network in (*source.networks, *self._addresses.networks_of(source)))
 
     def addressee(self, sources: Sequence[Source], recipient: Address) -> Addressee:
@@ -117,8 +113,6 @@ class Policy:
 
     def admit(self, sources: Sequence[Source], envelope: Envelope, header: bytes) -> Admission:
         """Says for which institution a message is taken. Raises Refusal when it is for none."""
-        if len(header) > MAX_HEADER:
-            raise Refusal(status.bad_content(f"the header is larger than {MAX_HEADER} bytes"))
         try:
             loops.check(header, self._config.server.hostname, envelope.recipients)
             domains = headers.from_domains(header)
@@ -185,11 +179,3 @@ class Policy:
 
 def _within(domain: str, parent: str) -> bool:
     return domain == parent or domain.endswith("." + parent)
-
-
-@lru_cache(1024)  # clients come again and again
-def _ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """A client's address; one of IPv4 that was mapped into IPv6 is what it is."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return address if mapped is None else mapped

@@ -13,10 +13,8 @@ import cups
 
 from relay.errors import PrintError
 
-GET_JOB_ATTRIBUTES = 0x0009
 GET_JOBS = 0x000A
 GET_PRINTER_ATTRIBUTES = 0x000B
-CANCEL_JOB = 0x0008
 
 _HEAD = 8
 """Bytes of version, status and number of the request."""

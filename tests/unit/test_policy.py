@@ -187,12 +187,6 @@ def test_a_loop_is_ended_for_good(make_config: Make) -> None:
     assert reply.startswith("554 5.4.6 ")
 
 
-def test_a_huge_header_is_refused(make_config: Make) -> None:
-    policy = make_policy(make_config())
-    header = b"From: a@lib.example\r\nX-Pad: " + b"x" * 300_000 + b"\r\n"
-    assert refused(lambda: policy.admit((), Envelope(None, ()), header)).startswith("550 5.6.0 the header is larger")
-
-
 def test_a_header_that_is_not_clear_is_refused(make_config: Make) -> None:
     policy = make_policy(make_config())
     sources = policy.sources_of(make_config().listeners[0], Caller("192.0.2.1"))
