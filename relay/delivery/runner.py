@@ -203,11 +203,18 @@ class Runner:
         room = {name: lane.room for name, lane in self._lanes.items()}
         asked = [(lane, lane.left, lane.unclaimed) for name, lane in self._lanes.items() if room[name]]
         claimed, left = await self._store.claim(BATCH, room, until, self._alone)
+        too_late = []
         for delivery in claimed:
             # What waits here already was taken away from this node by an operator's order: as it is now, it counts.
             if delivery.key not in self._held or self._take_out(delivery.key):
                 self._held.add(delivery.key)
-                self._lane(delivery.destination, delivery.route).put(delivery)
+                lane = self._lane(delivery.destination, delivery.route)
+                if lane.is_shut and lane.yields:
+                    too_late.append(delivery)  # held here, it would keep other nodes from all of that destination
+                else:
+                    lane.put(delivery)
+        if too_late:
+            self._spawn(self._let_go(too_late, in_order=True))
         for lane, left_before, unclaimed in asked:
             # What was being accepted at that time may have come too late for this claim.
             lane.is_behind = unclaimed > 0 or lane.left > left_before or lane.destination in left

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -184,6 +185,35 @@ async def test_what_one_node_has_to_put_off_another_one_delivers_in_order(
             assert other.gates["slow"].passed == [line.key for line in other.lines()]
             await other.accept("slow")
             await until(lambda: len(other.gates["slow"].passed) == 6, "what came later")
+
+
+async def test_what_a_node_claims_while_it_is_cut_off_keeps_no_other_one_from_delivering(
+    postgres: Postgres, make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place.of(Spool(url=postgres.create_database()))
+    cut_off, other = (Bench(make_config(), place, Limits(1, 1, by_one_node=True)) for _ in range(2))
+    other.gates["slow"].open.set()
+    cut_off.gates["slow"].shut_for = 60.0
+    claims: list[int] = []
+    claim = cut_off.store.claim
+
+    async def claim_slowly(*what: Any) -> tuple[list[Delivery], frozenset[str]]:
+        found = await claim(*what)
+        if found[0]:
+            claims.append(len(found[0]))
+        if len(claims) == 2:
+            await until(lambda: cut_off.runner._lanes["slow"].is_shut, "the first one to be put off")
+        return found
+
+    monkeypatch.setattr(cut_off.store, "claim", claim_slowly)
+    async with started(cut_off):
+        await cut_off.accept("slow")
+        await until(lambda: cut_off.lines()[0].state == "active", "the first one to be tried")
+        await cut_off.accept("slow")
+        await until(lambda: claims == [1, 1], "the second one to be claimed")
+        cut_off.gates["slow"].open.set()
+        async with started(other):
+            await until(lambda: len(other.gates["slow"].passed) == 2, "the other node to deliver them")
 
 
 @contextlib.asynccontextmanager
