@@ -17,7 +17,8 @@ from relay.bounces.dsn import Action, Report, compose
 from relay.bounces.mime import Words
 from relay.bounces.own_mail import own_hostname, own_message, sender_of, way_to
 from relay.bounces.words import Templates, local_time
-from relay.config.settings import Config, Institution
+from relay.config.institutions import Institution
+from relay.config.settings import Config
 from relay.mail.address import Address, parse_address
 from relay.mail.queue_id import new_queue_id
 from relay.mail.status import Reply

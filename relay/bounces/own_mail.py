@@ -10,7 +10,8 @@ import hashlib
 import math
 
 from relay.bounces.mime import wire_address
-from relay.config.settings import Config, Institution
+from relay.config.institutions import Institution
+from relay.config.settings import Config
 from relay.errors import AddressError, StartError
 from relay.mail.address import Address, ascii_domain, parse_address
 from relay.routing import rules

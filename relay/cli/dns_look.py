@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relay.config.institutions import Institution
 from relay.config.next_hops import NextHop
-from relay.config.settings import Config, Institution
+from relay.config.settings import Config
 from relay.dns.answers import Answers
 from relay.dns.dkim_record import check_key
 from relay.dns.dmarc_check import Sent, check_dmarc

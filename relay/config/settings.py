@@ -18,21 +18,19 @@ from pydantic import Field, field_validator, model_validator
 
 from relay.config.dns import Dns
 from relay.config.hours import TimeZone
-from relay.config.kinds import Domain, Duration, Mailbox, Name, Secret, Settings, Size, is_file, mailbox
+from relay.config.institutions import Institution
+from relay.config.kinds import Domain, Duration, Secret, Settings, Size
 from relay.config.listeners import Listener, Tls
 from relay.config.next_hops import Delivery, NextHop
 from relay.config.notices import Notices
 from relay.config.pictures import Pictures
 from relay.config.printers import Cups, Printer, Rendering
 from relay.config.profiles import BUILT_IN_PROFILES, Profile
-from relay.config.rules import Pattern, Rule
+from relay.config.rules import Rule
 from relay.config.sources import Auth, Source
 from relay.mail.address import Address, parse_address
 
-_Named = TypeVar("_Named", "Institution", "NextHop", Printer, Profile)
-
-Language = Literal["de", "en", "es", "fr", "it", "nl"]
-"""Languages that mail of ours is written in: each is a template in templates/dsn and one in templates/notices."""
+_Named = TypeVar("_Named", Institution, NextHop, Printer, Profile)
 
 
 class Server(Settings):
@@ -169,96 +167,6 @@ class Log(Settings):
     """`domain` hides the local part of addresses; `hashed` puts a hash in its place, keyed with `server.secret`, so
     that mail for the same person can be told without knowing who it is; `shown` writes them whole.
     """
-
-
-class DkimKey(Settings):
-    """A signing key of an institution (RFC 6376)."""
-
-    domain: Domain
-    "d= of the signature: the From domain, or a parent of it."
-    selector: Domain
-    "s= of the signature; the record is published at SELECTOR._domainkey.DOMAIN."
-    key_file: Path | None = None
-    "PEM file with the private key, RSA or Ed25519 (RFC 8463), as `slip-relay dkim keygen` writes it."
-    key_env: str | None = None
-    "Instead of a file: name of the environment variable that holds the same text."
-    expires_after: Annotated[Duration, Field(ge=3600)] | None = None
-    "Time after which receivers should not believe a signature any more (x=); each attempt is signed anew."
-
-    @field_validator("key_file")
-    @classmethod
-    def _exists(cls, value: Path | None) -> Path | None:
-        if value is not None and not is_file(value):
-            raise ValueError(f"the key file {value} does not exist; `slip-relay dkim keygen` makes one")
-        return value
-
-    @field_validator("key_env")
-    @classmethod
-    def _is_set(cls, value: str | None) -> str | None:
-        if value is not None and not os.environ.get(value):
-            raise ValueError(f"the environment variable {value} is not set")
-        return value
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.key_file is None) == (self.key_env is None):
-            raise ValueError("a key is named by exactly one of key_file and key_env")
-        return self
-
-
-class Institution(Settings):
-    """One tenant: its domains, keys and way out."""
-
-    name: Name
-    domains: Annotated[tuple[Domain, ...], Field(min_length=1)]
-    "Domains that may stand in the From field of its mail; subdomains count too."
-    envelope_from: str = "verp"
-    "`verp` (an address under bounce_domain that names the delivery), or one fixed mailbox."
-    bounce_domain: Domain | None = None
-    "Domain of the VERP addresses; its MX must lead to where bounces are read."
-    next_hop: Name | None = None
-    "Next hop for its mail; without it, the next hop of that name `default`."
-    dsn_to: str = "sender"
-    "Who is told when mail fails or is late: `sender` (of the envelope), `nobody`, or a mailbox."
-    dsn_from: Mailbox | None = None
-    "From address of these messages; without it MAILER-DAEMON at the first of its domains."
-    language: Language = "en"
-    "Language of these messages, and of notices."
-    notify: Mailbox | None = None
-    "Who is told when no mail comes, and of trouble at its printers that have no `notify` of their own."
-    subjects: dict[str, Annotated[tuple[Pattern, ...], Field(min_length=1)]] = {}  # noqa: RUF012 - frozen by pydantic
-    """Subjects that its letters have, by Alma's name of the letter, where they are not known otherwise:
-    `FulTransitSlipLetter = ["Unterwegs*"]`.
-    """
-    auto_submitted: bool = True
-    """Whether its letters that have no Auto-Submitted field get `Auto-Submitted: auto-generated` (RFC 3834), so that
-    absence notes don't answer them.
-    """
-    dkim: tuple[DkimKey, ...] = ()
-    """Signing keys. A message is signed with the keys whose domain is nearest to its From domain: the first that is
-    RSA, and the first that is Ed25519.
-    """
-    dkim_self_check: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of its signed mail that is verified with our own public key before it leaves; what fails is held. 0 for
-    none, 1 for all.
-    """
-
-    @model_validator(mode="after")
-    def _envelope(self) -> Self:
-        if self.envelope_from == "verp":
-            if self.bounce_domain is None:
-                raise ValueError('envelope_from = "verp" needs a bounce_domain')
-        else:
-            if not mailbox(self.envelope_from).isascii():
-                raise ValueError("envelope_from has to be ASCII: not every host takes internationalised mail")
-        if self.dsn_to not in ("sender", "nobody"):
-            mailbox(self.dsn_to)
-        for key in self.dkim:
-            if not any(
-                key.domain == d or d.endswith("." + key.domain) or key.domain.endswith("." + d) for d in self.domains
-            ):
-                raise ValueError(f"the dkim domain {key.domain} is not among its domains, nor a parent or child of one")
-        return self
 
 
 class Config(Settings):

@@ -9,7 +9,8 @@ from __future__ import annotations
 from relay.bounces.mime import fields, text_part
 from relay.bounces.own_mail import own_hostname, own_message, sender_of, way_to
 from relay.bounces.words import Templates, local_time
-from relay.config.settings import Config, Institution
+from relay.config.institutions import Institution
+from relay.config.settings import Config
 from relay.mail.address import parse_address
 from relay.mail.queue_id import new_queue_id
 from relay.notices.conditions import Condition

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa, uti
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from relay.config.settings import DkimKey
+from relay.config.institutions import DkimKey
 from relay.dns.dkim_record import key_text
 from relay.errors import AddressError, StartError
 from relay.mail.address import ascii_domain

@@ -6,7 +6,7 @@ The null reverse-path stays null (RFC 5321 4.5.5): a DSN must never cause anothe
 
 from __future__ import annotations
 
-from relay.config.settings import Institution
+from relay.config.institutions import Institution
 from relay.mail.address import Address, parse_address
 from relay.mail.verp import verp_address
 from relay.spool.records import Delivery

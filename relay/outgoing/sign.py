@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import dkim
 from dkim.canonicalization import CanonicalizationPolicy
 
-from relay.config.settings import Institution
+from relay.config.institutions import Institution
 from relay.errors import AddressError, HeaderError
 from relay.mail import headers
 from relay.mail.address import ascii_domain

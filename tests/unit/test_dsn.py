@@ -24,7 +24,8 @@ from relay.bounces.notify import Notifier
 from relay.bounces.own_mail import SOURCE
 from relay.bounces.words import WIDTH, Templates, local_time
 from relay.cli.dkim import pem
-from relay.config.settings import Config, Language
+from relay.config.institutions import Language
+from relay.config.settings import Config
 from relay.mail import headers
 from relay.mail.address import Address, parse_address
 from relay.mail.status import Reply

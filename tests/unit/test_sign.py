@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.cli.dkim import pem
-from relay.config.settings import Institution
+from relay.config.institutions import Institution
 from relay.errors import StartError
 from relay.outgoing import sign
 from relay.outgoing.keys import PrivateKey, SigningKey, public_record, read_private_key
