@@ -11,11 +11,9 @@ sheets; then the picture's own resolution counts.
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from html import unescape
-from io import BytesIO
 from math import floor
 
 from relay.config.profiles import Profile
@@ -25,6 +23,7 @@ from relay.slips.extent import Extent
 from relay.slips.images import Drawable
 from relay.slips.layout import Place, Sheets
 from relay.slips.page import Page
+from relay.slips.png import png_of
 from relay.slips.slip import Barcodes
 
 MAX_DRAWINGS = 300
@@ -73,7 +72,7 @@ class Arrangement:
 
     def served(self) -> dict[str, bytes]:
         """The pictures that the layout will ask for, by URL."""
-        return {url: _png(drawing) for url, drawing in self.drawings.items()}
+        return {url: png_of(drawing.picture) for url, drawing in self.drawings.items()}
 
     def stylesheet(self, scale: float) -> str:
         """Keeps each drawing at its dots, on a page that is laid out `scale` times larger than the paper."""
@@ -247,9 +246,3 @@ def _inches(length: str, full: float | None) -> float | None:
     if unit == "%":
         return None if full is None else min(float(match[1]), 100.0) / 100 * full
     return float(match[1]) * _INCHES[unit]
-
-
-def _png(drawing: Drawing) -> bytes:
-    target = BytesIO()
-    drawing.picture.save(target, "PNG", compress_level=1, compress_type=zlib.Z_RLE)  # rows of bars are runs
-    return target.getvalue()

@@ -32,7 +32,7 @@ LONGEST_KEPT = 16 * 1024
 
 # Footnotes and side notes; WeasyPrint gives every element a style for each of the five.
 _OF_NOTES = frozenset(("footnote-call", "footnote-marker", "note-call", "note-marker", "note-callback"))
-_MAY_HAVE_NOTES = re.compile(r"footnote|note\s*\(|-note|\\", re.IGNORECASE)
+_MAY_HAVE_NOTES = re.compile(r"footnote|note\(|\\", re.IGNORECASE)  # `float: footnote` and `position: note()`
 _MAY_HAVE_MARKERS = re.compile(r"list-item|\\", re.IGNORECASE)
 # Bytes in a PNG file: what it begins with; before and after the content of a chunk.
 _SIGNATURE, _LENGTH_AND_NAME, _CHECKSUM = 8, 8, 4

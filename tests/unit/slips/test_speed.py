@@ -14,13 +14,14 @@ import pytest
 import weasyprint.css as styles
 from PIL import Image, ImageChops
 from pypdf import PdfReader
-from weasyprint import CSS, HTML, images
+from weasyprint import CSS, HTML, images, layout
 from weasyprint.layout import percent
 from weasyprint.pdf import fonts
 
-from relay.config.profiles import BUILT_IN_PROFILES
+from relay.config.profiles import BUILT_IN_PROFILES, Profile
 from relay.slips import reuse, shortcuts, subsets
 from relay.slips.render import Renderer
+from relay.slips.slip import Occasion
 from tests.harness.samples import Item, request_slip
 
 METHODS = (
@@ -29,6 +30,7 @@ METHODS = (
     (fonts.Font, subsets.METHOD),
     (styles.ComputedStyle, "__init__"),
     (styles.AnonymousStyle, "__init__"),
+    (layout, "make_margin_boxes"),
     (styles, "CSS"),
     (images.RasterImage, "_get_png_data"),
 )
@@ -38,8 +40,11 @@ PAGE = """<!DOCTYPE html><html dir="rtl"><head><style>
   b { text-decoration: underline; display: inline-block; float: right } i::before { content: "x"; color: red }
   div { position: absolute; left: 5%; max-height: 50%; page: other; border-radius: 3px } :root { --a: 4px }
   u { padding: var(--a) inherit; font: inherit; width: inherit; line-height: calc(1em + 50%) }
-</style></head><body><div><p>one <b>two</b> <i>three</i> <u>four</u></p></div>
-<table width="80%" dir="ltr"><tr><td align="right">five<td>six</table></body></html>"""
+  td { border: thick solid; outline-style: dotted; border-block-end-style: none } th { border-top-style: hidden }
+  tr { border-width: 3px; outline-width: thin } em { position: relative; border-inline-start-style: double }
+  s { float: left; text-decoration: line-through red } s b { text-decoration: overline; position: fixed }
+</style></head><body><div><p>one <b>two</b> <i>three</i> <u>four</u> <em>x</em> <s>y <b>z</b> <i>z</i></s></p></div>
+<table width="80%" dir="ltr"><tr><td align="right">five<td>six<th>seven</table></body></html>"""
 
 
 @pytest.fixture
@@ -87,7 +92,8 @@ def _places(page: HTML) -> list[tuple[Any, ...]]:
     found = []
     while waiting:
         box = waiting.pop()
-        found.append((box.element_tag, box.position_x, box.position_y, box.width, box.height, box.margin_left))
+        place = box.position_x, box.position_y, box.width, box.height, box.margin_left
+        found.append((box.element_tag or getattr(box, "at_keyword", None), *place))
         waiting.extend(getattr(box, "children", ()))
     return found
 
@@ -120,6 +126,15 @@ def test_a_slip_in_many_scripts_is_the_same_picture_and_text_either_way(own_way:
     assert _text(plain) == _text(ours)
 
 
+@pytest.mark.parametrize("margins", ["", "@top-left { content: 'a' } @bottom-right-corner { content: counter(page) }"])
+def test_the_margins_of_pages_are_the_same_either_way(own_way: None, margins: str) -> None:
+    page = f"<style>@page {{ margin: 2cm; {margins} }}</style><p>x<p style='break-before: page'>y"
+    plain = _places(HTML(string=page))
+    use_the_short_way()
+    assert _places(HTML(string=page)) == plain
+    assert ("@top-left" in str(plain)) == bool(margins)
+
+
 NOTED = """<style>p { color: red } li { list-style-type: upper-roman } @page { margin: 2cm }</style><p title=x>one
 <ul style="text-transform: uppercase"><li>two<ol><li>three</ol></ul><b style="display: block">four</b>"""
 
@@ -138,6 +153,21 @@ def test_a_letter_with_notes_or_other_list_items_has_the_whole_sheet(style: str)
     whole = page._ua_stylesheets()
     assert reuse.without_what_no_slip_has(page, html)._ua_stylesheets() is not whole
     assert len(page._ua_stylesheets()[0].matcher.other_selectors) == 24
+
+
+@pytest.mark.parametrize("profile", BUILT_IN_PROFILES, ids=lambda profile: profile.name)
+def test_an_ordinary_slip_has_the_short_sheet(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    sheets = []
+
+    def spied(page: HTML, html: str) -> HTML:
+        sheets.append(without(page, html)._ua_stylesheets()[0])
+        return page
+
+    without = reuse.without_what_no_slip_has
+    monkeypatch.setattr(reuse, "without_what_no_slip_has", spied)
+    Renderer().render(request_slip("desk@print.lib.example"), profile, Occasion(note="Reprint (note)"))
+    assert sheets
+    assert {len(sheet.matcher.other_selectors) for sheet in sheets} == {18}
 
 
 def parsed(css: str) -> CSS:
