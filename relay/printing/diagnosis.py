@@ -47,6 +47,9 @@ _SETTINGS = (
 )
 """Directives of cupsd.conf that have to be 0: their key, name, default, and what they do otherwise."""
 _OFF = re.compile(r"0+[a-z]?|no|off|false", re.IGNORECASE)
+_RARELY_WRITTEN = 3600
+"""Seconds between two times at which CUPS writes down what it prints, from which on it hardly prints a slip twice."""
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,19 @@ def server_faults(settings: Mapping[str, str]) -> list[Fault]:
     if _OFF.fullmatch(settings.get("preservejobhistory", "Yes")):
         what = "PreserveJobHistory is off: CUPS forgets what became of a job, so that after a crash nobody can tell"
         found.append(Fault(what, "set PreserveJobHistory 2592000 in cupsd.conf", stops=False))
+    written = settings.get("dirtycleaninterval", "30")
+    if _seconds(written) < _RARELY_WRITTEN:
+        what = (
+            f"DirtyCleanInterval is {written}: killed while it prints, CUPS may print the slip a second time by itself"
+        )
+        found.append(Fault(what, f"set DirtyCleanInterval {_RARELY_WRITTEN} in cupsd.conf", stops=False))
     return found
+
+
+def _seconds(duration: str) -> int:
+    """A duration of cupsd.conf; 0 when it is none."""
+    match = re.fullmatch(r"(\d+)([smhdw]?)", duration.lower())
+    return int(match[1]) * _UNITS[match[2]] if match else 0
 
 
 def has_paper(profile: Profile, media: tuple[str, ...]) -> bool:

@@ -43,7 +43,7 @@ PreserveJobHistory Yes
 ErrorPolicy retry-job
 JobRetryLimit 0
 JobRetryInterval {retry_seconds}
-DirtyCleanInterval 0
+DirtyCleanInterval 3600
 <Location />
   Order allow,deny
   Allow from 127.0.0.1

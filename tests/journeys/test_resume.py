@@ -67,6 +67,8 @@ class Desk:
 async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
     folder: Path = tmp_path_factory.mktemp("resume")
     async with Playground(folder / "all", start_appliance=False) as playground:
+        # What it has done is on the disk at once, so that it still knows it when it comes back.
+        await playground.cupsd.restart_with("DirtyCleanInterval 0")
         store = Store(Place.file(folder / "spool.db"))
         store.open()
         desk = Desk(playground, store, RenderPool(load(playground.institution.config).rendering))

@@ -256,7 +256,7 @@ def test_a_queue_as_pycups_tells_of_it() -> None:
 
 def test_the_defaults_of_cups_are_told_of_and_the_snippet_mends_them() -> None:
     said = " ".join(str(fault) for fault in server_faults({}))
-    for name in ("MaxJobTime", "MaxJobs", "JobRetryLimit", "PreserveJobFiles"):
+    for name in ("MaxJobTime", "MaxJobs", "JobRetryLimit", "PreserveJobFiles", "DirtyCleanInterval"):
         assert name in said
     assert not any(fault.stops for fault in server_faults({}))
     settings = directives(SNIPPET.read_text(encoding="utf-8")) | {"preservejobhistory": "No"}
@@ -265,6 +265,14 @@ def test_the_defaults_of_cups_are_told_of_and_the_snippet_mends_them() -> None:
     assert server_faults(settings) == []
     assert settings["errorpolicy"] == "retry-job"
     assert int(settings["jobretryinterval"]) <= 30
+
+
+@pytest.mark.parametrize(
+    ("interval", "is_fault"), [("30", True), ("59m", True), ("soon", True), ("1h", False), ("2d", False)]
+)
+def test_a_cups_that_often_writes_down_what_it_prints_is_told_of(interval: str, is_fault: bool) -> None:
+    settings = directives(SNIPPET.read_text(encoding="utf-8")) | {"dirtycleaninterval": interval}
+    assert [fault.what.split()[0] for fault in server_faults(settings)] == ["DirtyCleanInterval"] * is_fault
 
 
 def test_directives_of_sections_do_not_count() -> None:
