@@ -98,7 +98,9 @@ async def _set_up(config: Config, chosen: Sequence[Printer], *, is_applied: bool
         for queue, steps in plans.items():
             if steps.changes:
                 is_good &= await _apply(config, server, by_queue[queue], queues[queue], steps)
-        click.echo("CUPS may take an hour to write queues to its disk: restart it now, so that no power cut undoes this")
+        click.echo(
+            "CUPS may take an hour to write queues to its disk: restart it now, so that no power cut undoes this"
+        )
     return is_good
 
 
