@@ -19,7 +19,7 @@ from relay.intake.tls import certificate_of, server_context
 from relay.outgoing.keys import load_key
 from relay.slips import trial
 from relay.slips.selectors import check_selector
-from relay.transports.connection import verifying_context
+from relay.transports.tls_policy import TlsPolicy
 
 
 @click.command()
@@ -62,7 +62,7 @@ def _try_parts(config: Config) -> None:
             _collect(problems, place, partial(_try_certificate, listener))
     for i, hop in enumerate(config.next_hops):
         place = f"next_hops[{i + 1}].ca_file ({hop.name!r})"
-        _collect(problems, place, partial(verifying_context, hop))
+        _collect(problems, place, TlsPolicy.of(hop).context)
     for i, profile in enumerate(config.profiles):
         for setting, fault in trial.faults(profile):
             problems.append(Problem(f"profiles[{i + 1}].{setting} ({profile.name!r})", fault))

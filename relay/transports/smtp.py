@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import aiosmtplib
 
 from relay.config.next_hops import NextHop
-from relay.dns.resolver import MailHost, Resolver
+from relay.dns.resolver import Resolver
 from relay.errors import BadSignature, DnsError, NoSuchDomain, NullMx
 from relay.mail.address import Address, ascii_domain, parse_address
 from relay.mail.status import Reply, printable
@@ -24,6 +24,8 @@ from relay.spool.records import Delivery, Outcome, State
 from relay.transports import Limits
 from relay.transports.connection import Connection, ConnectionPool
 from relay.transports.dialogue import Dialogue, Lost
+from relay.transports.targets import Target, Targets
+from relay.transports.tls_policy import UnwantedCertificate
 
 LARGE = 256 * 1024
 """Bytes from which on a message is signed off the event loop: a 25 MB letter takes a tenth of a second."""
@@ -53,7 +55,7 @@ class SmtpTransport:
         )
         self._hop = hop
         self._assembler = assembler
-        self._resolver = resolver
+        self._targets = Targets(hop, resolver)
         self._pool = ConnectionPool(hop, hostname)
 
     async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
@@ -66,7 +68,7 @@ class SmtpTransport:
         except BadSignature as error:
             return Outcome(State.HELD, f"not sent: {error}")
         try:
-            hosts = await self._hosts(parse_address(mail.recipient))
+            targets = await self._targets.of(parse_address(mail.recipient))
         except NullMx as error:
             return Outcome(State.FAILED, str(error), Reply(556, "5.1.10", str(error)))
         except NoSuchDomain as error:
@@ -74,8 +76,8 @@ class SmtpTransport:
         except DnsError as error:
             return Outcome(State.DEFERRED, str(error), trouble="unreachable")
         outcome = Outcome(State.DEFERRED, "there is no host to send it to")
-        for host in hosts:
-            outcome, reached = await self._try_host(host, mail)
+        for target in targets:
+            outcome, reached = await self._try_host(target, mail)
             if reached:
                 break
         return outcome
@@ -87,24 +89,19 @@ class SmtpTransport:
         """Ends the kept sessions."""
         await self._pool.close()
 
-    async def _hosts(self, recipient: Address) -> list[MailHost]:
-        if self._hop.host is not None:
-            return [MailHost(self._hop.host, self._hop.host)]
-        return await self._resolver.mail_hosts(recipient.domain)
-
-    async def _try_host(self, target: MailHost, mail: OutgoingMail) -> tuple[Outcome, bool]:
+    async def _try_host(self, target: Target, mail: OutgoingMail) -> tuple[Outcome, bool]:
         """The outcome at a host, and whether the host was reached at all: if not, the next may be tried."""
         host, fresh = target.name, False
         while True:
             try:
-                connection = await self._pool.lend(target.address, fresh=fresh)
+                connection = await self._pool.lend(target, fresh=fresh)
             except aiosmtplib.SMTPResponseException as error:
                 # A refused login is a mistake in our configuration, never the fault of this mail: deferred, whatever
                 # the code.
                 refusal = Reply.parse(error.code, error.message)
                 reason = f"{host} refused the session: {refusal}"
                 return Outcome(State.DEFERRED, reason, refusal, trouble="unreachable", remote_host=host), False
-            except (aiosmtplib.SMTPException, OSError) as error:
+            except (aiosmtplib.SMTPException, UnwantedCertificate, OSError) as error:
                 reason = f"{host} can't be reached: {_in_words(error)}"
                 return Outcome(State.DEFERRED, reason, trouble="unreachable"), False
             try:
@@ -114,7 +111,7 @@ class SmtpTransport:
                     connection.dialogue.close()
                     fresh = True
                     continue
-                await self._after_refusal(target.address, connection)
+                await self._after_refusal(target, connection)
                 return _refused(host, answer.reply), True
             except Lost as error:
                 connection.dialogue.close()
@@ -126,7 +123,7 @@ class SmtpTransport:
             except BaseException:
                 connection.dialogue.close()
                 raise
-            self._pool.give_back(target.address, connection)
+            self._pool.give_back(target, connection)
             passed_on = "dsn" in connection.dialogue.offers
             outcome = Outcome(State.DELIVERED, f"taken by {host}", reply, remote_host=host, dsn_passed_on=passed_on)
             return outcome, True
@@ -181,7 +178,7 @@ class SmtpTransport:
             raise Lost(f"the message was not taken within {self._hop.data_timeout:g} s") from None
         return await dialogue.reply(self._hop.data_timeout)
 
-    async def _after_refusal(self, address: str, connection: Connection) -> None:
+    async def _after_refusal(self, target: Target, connection: Connection) -> None:
         """Keeps the session where it can begin anew."""
         try:
             connection.dialogue.say(b"RSET\r\n")
@@ -190,7 +187,7 @@ class SmtpTransport:
             connection.dialogue.close()
             return
         if reset.code == 250:
-            self._pool.give_back(address, connection)
+            self._pool.give_back(target, connection)
         else:
             connection.dialogue.close()
 
