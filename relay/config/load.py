@@ -24,7 +24,10 @@ from relay.config.settings import Config, Spool
 from relay.errors import ConfigError, Problem
 from relay.mail.address import parse_address
 
-_PATHS = ("tls_certificate", "tls_key", "key_file", "ca_file", "file", "folder", "stylesheet", "client_ca", "spf_file")
+_PATHS = (
+    *("tls_certificate", "tls_key", "key_file", "ca_file", "file", "folder", "stylesheet", "client_ca", "spf_file"),
+    *("client_certificate", "client_key"),
+)
 _SECRETS = {"password", "secret", "passwd", "key"}
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from dataclasses import dataclass
 
 from relay.config.next_hops import NextHop
 from relay.dns.resolver import Resolver
 from relay.errors import DnsError
 from relay.mail.address import Address
+from relay.transports.addresses import Addresses
 from relay.transports.tls_policy import TlsPolicy
 
 
@@ -23,6 +22,14 @@ class Target:
     port: int
     tls: TlsPolicy
 
+    def __str__(self) -> str:
+        return self.name if self.name == self.address else f"{self.name}[{self.address}]"
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Whether its address is one of IPv6."""
+        return ":" in self.address
+
 
 class Targets:
     """The targets of one next hop."""
@@ -30,27 +37,36 @@ class Targets:
     def __init__(self, hop: NextHop, resolver: Resolver) -> None:
         self._hop = hop
         self._resolver = resolver
+        self._addresses = Addresses()
         self._tls = TlsPolicy.of(hop)
+        self._source_is_ipv6 = {":" in address for address in hop.source_address}
 
     async def of(self, recipient: Address) -> list[Target]:
-        """Where mail for a recipient may go, the preferred first.
+        """Where mail for a recipient may go, the preferred first; one that `source_address` does not reach is left out.
 
-        Raises NullMx, NoSuchDomain, and DnsError when there is no answer.
+        Raises NullMx, NoSuchDomain, and DnsError when there is no answer, or nothing is left.
         """
-        if self._hop.host is not None:
-            return [self._target(self._hop.host, address) for address in await addresses(self._hop.host)]
-        return [self._target(host.name, host.address) for host in await self._resolver.mail_hosts(recipient.domain)]
+        found = await (self._exchanges(recipient) if self._hop.goes_by_mx else self._smarthosts())
+        if not self._source_is_ipv6:
+            return found
+        reached = [target for target in found if target.is_ipv6 in self._source_is_ipv6]
+        if not reached:
+            names = ", ".join(dict.fromkeys(target.name for target in found))
+            raise DnsError(f"{names} can't be reached from source_address: it has no address of that kind")
+        return reached
 
-    def _target(self, name: str, address: str) -> Target:
-        return Target(name, address, self._hop.port, self._tls)
+    def close(self) -> None:
+        """Ends look-ups that are under way."""
+        self._addresses.close()
 
+    async def _exchanges(self, recipient: Address) -> list[Target]:
+        hosts = await self._resolver.mail_hosts(recipient.domain)
+        return [Target(host.name, host.address, self._hop.port, self._tls) for host in hosts]
 
-async def addresses(host: str) -> list[str]:
-    """The addresses of a smarthost as the system knows them, from /etc/hosts too, IPv6 first. Raises DnsError."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise DnsError(f"{host} can't be reached: {error.strerror}") from None
-    ordered = sorted(found, key=lambda each: each[0] is not socket.AF_INET6)
-    return list(dict.fromkeys(str(each[4][0]) for each in ordered))
+    async def _smarthosts(self) -> list[Target]:
+        known = await self._addresses.of([name for name, _ in self._hop.smarthosts])
+        return [
+            Target(name, address, port, self._tls)
+            for name, port in self._hop.smarthosts
+            for address in known.get(name, ())
+        ]

@@ -79,16 +79,15 @@ class TlsPolicy:
 
     @classmethod
     def of(cls, hop: NextHop) -> TlsPolicy:
-        """What the configuration says."""
-        match hop.tls:
-            case "none":
-                return cls(Start.NEVER, hop.tls)
-            case "opportunistic":
-                return cls(Start.IF_OFFERED, hop.tls)
-            case "required":
-                return cls(Start.ALWAYS, hop.tls, Authorities(hop.ca_file))
-            case "implicit":
-                return cls(Start.FIRST, hop.tls, Authorities(hop.ca_file))
+        """What the configuration says. Pins alone are enough; where `ca_file` is named too, both are asked for."""
+        if not hop.is_verified:
+            start = {"none": Start.NEVER, "opportunistic": Start.IF_OFFERED, "encrypted": Start.ALWAYS}[hop.tls]
+            return cls(start, hop.tls)
+        start = Start.FIRST if hop.tls == "implicit" else Start.ALWAYS
+        if not hop.pins:
+            return cls(start, "verified", Authorities(hop.ca_file))
+        authorities = Authorities(hop.ca_file) if hop.ca_file is not None else None
+        return cls(start, "pinned", authorities, (Pins(frozenset(hop.pins)),))
 
     @property
     def is_verified(self) -> bool:
@@ -105,6 +104,8 @@ class TlsPolicy:
             file = self.authorities.file
             try:
                 context = ssl.create_default_context(cafile=file)
+                if file is not None:  # it may name the host's own certificate, or an authority below the topmost
+                    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             except (OSError, ssl.SSLError) as error:
                 raise StartError(f"the authorities in {file} can't be used: {error}") from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2

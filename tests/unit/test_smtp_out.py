@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from relay.cli.dkim import pem
 from relay.config.settings import Config
 from relay.dns.resolver import Resolver
+from relay.maillog import MailLog
 from relay.outgoing import sign
 from relay.outgoing.assemble import Assembler
 from relay.outgoing.sign import Signer
@@ -103,7 +104,12 @@ class Letters:
     def __init__(self, config: Config) -> None:
         assembler = Assembler(config, Signer(config.institutions))
         self.transport = SmtpTransport(
-            config.next_hops[0], config.server.hostname, assembler, Resolver(config.dns), backoff_first=1.0
+            config.next_hops[0],
+            config.server.hostname,
+            assembler,
+            Resolver(config.dns),
+            MailLog.of(config),
+            backoff_first=1.0,
         )
 
     async def send(self, content: bytes = LETTER) -> Outcome:
