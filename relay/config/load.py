@@ -130,7 +130,7 @@ class _Source:
             text = "is missing"
         elif kind in ("model_type", "dict_type"):
             text = "has to be a table"
-            if place and place[-1] in _SECRETS:
+            if place and place[-1] in (*_SECRETS, "token"):
                 text = 'is a secret: name its place, as in { file = "/etc/slip-relay/secret" } or { env = "NAME" }'
         return Problem(self.place(place), text[:1].lower() + text[1:] if text[1:2].islower() else text)
 

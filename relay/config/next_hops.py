@@ -116,7 +116,7 @@ class NextHop(Settings):
     """
     sends_from: tuple[str, ...] = ()
     """Addresses, or SPF names, from which its mail reaches the world, for `slip-relay dns`; without it the addresses of
-    `host`, or of server.hostname where mail goes by MX.
+    its hosts; where mail goes by MX those of `source_address`, or of server.hostname.
     """
     ca_file: Path | None = None
     "PEM file with the authorities to trust instead of the system's."
