@@ -24,6 +24,9 @@ from relay.transports.targets import Target
 from relay.transports.tls_policy import Start, TlsPolicy, UnwantedCertificate
 from relay.transports.tokens import Credential
 
+ENDED = "it ended the session after the TLS handshake; perhaps it wants a client certificate, or another one"
+"""With TLS 1.3 this is how a host refuses our certificate (RFC 8446 4.4.2.4 comes after our side is done)."""
+
 
 class NoSession(Exception):
     """A target with which there is no session; the text says why, and is fit for a person."""
@@ -109,7 +112,8 @@ class Opener:
         )
         try:
             await client.connect()
-            await _greet(client)
+            if start is not Start.FIRST:
+                await _greet(client)
             if start is Start.ALWAYS:
                 await client.starttls()
             elif start is Start.IF_OFFERED and client.supports_extension("starttls"):
@@ -120,7 +124,7 @@ class Opener:
                     raise _BrokenTls from error
             if target.tls.is_verified:
                 _verify(client, target.tls)
-            await _greet(client)
+            await _greet_again(client)
             if self._login is not None and credential is not None:
                 await self._login.log_in(client, str(target), credential)
         except BaseException:
@@ -165,6 +169,14 @@ async def _greet(client: aiosmtplib.SMTP) -> None:
         await client.helo()
 
 
+async def _greet_again(client: aiosmtplib.SMTP) -> None:
+    """EHLO where TLS has just begun; otherwise it has been said."""
+    try:
+        await _greet(client)
+    except aiosmtplib.SMTPServerDisconnected:
+        raise aiosmtplib.SMTPServerDisconnected(ENDED) from None
+
+
 def _verify(client: aiosmtplib.SMTP, policy: TlsPolicy) -> None:
     """Whether the session is what its policy asks for; the handshake has asked the authorities already."""
     peer = client.get_transport_info("ssl_object")
@@ -183,7 +195,9 @@ def _in_words(target: Target, error: Exception) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"{target} can't be trusted: {printable(cause.verify_message, 300)}"
-    if isinstance(cause, ssl.SSLError):
+    if isinstance(error.__cause__, aiosmtplib.SMTPServerDisconnected) and target.tls.start is Start.FIRST:
+        why = ENDED
+    elif isinstance(cause, ssl.SSLError):
         why = f"TLS failed, {(cause.reason or 'UNKNOWN').replace('_', ' ').lower()}"
     elif isinstance(cause, OSError) and cause.errno is not None:
         why = os.strerror(cause.errno)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 from relay.config.settings import Config
 from relay.dns.resolver import Resolver
@@ -11,6 +14,7 @@ from relay.outgoing.assemble import Assembler
 from relay.outgoing.sign import Signer
 from relay.spool.records import Delivery, Message, Outcome, State
 from relay.transports.smtp import SmtpTransport
+from tests.harness.waiting import LOCALHOST
 
 LETTER = b"From: circ@lib.example\r\nSubject: due\r\n\r\n.dot\r\nbody\r\n"
 
@@ -37,3 +41,32 @@ class Letters:
         )  # fmt: skip
         delivery = Delivery(message, 0, recipient, "default", "default", State.ACTIVE, 1, 0.0)
         return await self.transport.deliver(delivery, content)
+
+
+def by_hop(host: str, port: int, **settings: Any) -> Config:
+    """A configuration whose next hop is a host on this machine."""
+    at = {} if "hosts" in settings else {"host": host}
+    return Config.model_validate({
+        "server": {"hostname": "relay.lib.example"},
+        "spool": {"url": "sqlite:////nowhere/spool.db"},
+        "listeners": [{"name": "smtp", "address": LOCALHOST, "port": 2525}],
+        "institutions": [{"name": "demo", "domains": ["lib.example"], "envelope_from": "bounces@lib.example"}],
+        "sources": [{"name": "alma", "institutions": ["demo"], "networks": ["192.0.2.0/24"]}],
+        "next_hops": [{"name": "default", "port": port, "timeout": "5s", **at, **settings}],
+    })  # fmt: skip
+
+
+@asynccontextmanager
+async def letters_by(host: str, port: int, **settings: Any) -> AsyncIterator[Letters]:
+    """Letters by that next hop; its sessions end with the block."""
+    letters = Letters(by_hop(host, port, **settings))
+    try:
+        yield letters
+    finally:
+        await letters.transport.close()
+
+
+async def send(port: int, **settings: Any) -> Outcome:
+    """What becomes of one letter to `localhost`."""
+    async with letters_by("localhost", port, **settings) as letters:
+        return await letters.send()

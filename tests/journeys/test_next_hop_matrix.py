@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from relay.config.settings import Config
 from relay.spool.records import Outcome, State
 from tests.harness.certificates import Made, make
 from tests.harness.next_hop import NextHop
-from tests.harness.postfix import Postfix, can_run_postfix
+from tests.harness.postfix import NO_POSTFIX, Postfix, can_run_postfix
 from tests.harness.waiting import LOCALHOST, free_ports, until
-from tests.harness.way_out import Letters
+from tests.harness.way_out import send
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -80,26 +79,6 @@ def settings(policy: str, hosts: Hosts, shown: str) -> dict[str, Any]:
     return rows[policy]
 
 
-def hop(port: int, **settings: Any) -> Config:
-    return Config.model_validate({
-        "server": {"hostname": "relay.lib.example"},
-        "spool": {"url": "sqlite:////nowhere/spool.db"},
-        "listeners": [{"name": "smtp", "address": LOCALHOST, "port": 2525}],
-        "institutions": [{"name": "demo", "domains": ["lib.example"], "envelope_from": "bounces@lib.example"}],
-        "sources": [{"name": "alma", "institutions": ["demo"], "networks": ["192.0.2.0/24"]}],
-        "next_hops": [{"name": "default", "host": "localhost", "port": port, "timeout": "10s", **settings}],
-    })  # fmt: skip
-
-
-async def send(port: int, **settings: Any) -> Outcome:
-    """What becomes of a letter."""
-    letters = Letters(hop(port, **settings))
-    try:
-        return await letters.send()
-    finally:
-        await letters.transport.close()
-
-
 def in_the_table(outcome: Outcome) -> str:
     """How the table says it."""
     if outcome.state is State.DELIVERED:
@@ -147,7 +126,7 @@ async def outcomes(hosts: Hosts) -> dict[str, list[str]]:
 async def postfix(shown: dict[str, Made]) -> AsyncIterator[tuple[Postfix, Hosts]]:
     """A Postfix that shows a certificate on each port; it throws away what it takes."""
     if not can_run_postfix():
-        pytest.skip("needs root, and Postfix, which the set-up does not put in the place of another mail server")
+        pytest.skip(NO_POSTFIX)
     hosts = _hosts(free_ports(2 * len(HOSTS)), shown, has_implicit=True)
     lines = f"{LOCALHOST}:{hosts.starttls['no TLS']} inet n - n - - smtpd -o smtpd_tls_security_level=none\n"
     for ports, more in ((hosts.starttls, ""), (hosts.implicit, " -o smtpd_tls_wrappermode=yes")):
