@@ -1,7 +1,7 @@
 """Addresses of smarthosts, as the system knows their names: from /etc/hosts too.
 
-Promises: where an address is known nobody waits for the DNS; what is known is used for as long as there is nothing
-newer, so that a DNS that fails costs no mail.
+Promises: once a name has been asked for, nobody waits for the DNS as long as some host has an address; what is known
+is used until there is something newer, so that a DNS that fails costs no mail.
 """
 
 from __future__ import annotations
@@ -38,9 +38,12 @@ class Addresses:
 
         Raises DnsError when none of them has any.
         """
-        asked = [task for name in names if (task := self._ask(name)) is not None]
-        if asked and not any(name in self._known and self._known[name].addresses for name in names):
-            await asyncio.wait(asked)
+        asked = {name: task for name in names if (task := self._ask(name)) is not None}
+        first = [task for name, task in asked.items() if name not in self._known]
+        if first:
+            await asyncio.wait(first)
+        if asked and not any(self._known[name].addresses for name in names if name in self._known):
+            await asyncio.wait(asked.values())
         known = {name: self._known[name] for name in names if name in self._known}
         if not any(answer.addresses for answer in known.values()):
             raise DnsError("; ".join(dict.fromkeys(answer.error for answer in known.values())))

@@ -43,11 +43,12 @@ class Letters:
         return await self.transport.deliver(delivery, content)
 
 
-def by_hop(host: str, port: int, **settings: Any) -> Config:
-    """A configuration whose next hop is a host on this machine."""
-    at = {} if "hosts" in settings else {"host": host}
+def by_hop(host: str, port: int, *, dns: str = LOCALHOST, **settings: Any) -> Config:
+    """A configuration whose next hop is a host on this machine; without a host it goes by MX."""
+    at = {"host": host} if host else {}
     return Config.model_validate({
         "server": {"hostname": "relay.lib.example"},
+        "dns": {"nameservers": [dns], "timeout": "3s"},
         "spool": {"url": "sqlite:////nowhere/spool.db"},
         "listeners": [{"name": "smtp", "address": LOCALHOST, "port": 2525}],
         "institutions": [{"name": "demo", "domains": ["lib.example"], "envelope_from": "bounces@lib.example"}],
