@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -39,15 +39,19 @@ class Addresses:
         Raises DnsError when none of them has any.
         """
         asked = {name: task for name in names if (task := self._ask(name)) is not None}
+        if asked:
+            await self._wait(names, asked)
+        known = {name: self._known[name].addresses for name in names}
+        if not any(known.values()):
+            raise DnsError("; ".join(dict.fromkeys(self._known[name].error for name in names)))
+        return known
+
+    async def _wait(self, names: Sequence[str], asked: Mapping[str, asyncio.Task[None]]) -> None:
         first = [task for name, task in asked.items() if name not in self._known]
         if first:
             await asyncio.wait(first)
-        if asked and not any(self._known[name].addresses for name in names if name in self._known):
+        if not any(self._known[name].addresses for name in names):
             await asyncio.wait(asked.values())
-        known = {name: self._known[name] for name in names if name in self._known}
-        if not any(answer.addresses for answer in known.values()):
-            raise DnsError("; ".join(dict.fromkeys(answer.error for answer in known.values())))
-        return {name: answer.addresses for name, answer in known.items()}
 
     def close(self) -> None:
         """Nobody waits any more."""

@@ -37,6 +37,8 @@ class Targets:
     def __init__(self, hop: NextHop, resolver: Resolver) -> None:
         self._hop = hop
         self._resolver = resolver
+        self._hosts = hop.smarthosts
+        self._names = tuple(dict.fromkeys(name for name, _ in self._hosts))
         self._addresses = Addresses()
         self._tls = TlsPolicy.of(hop)
         self._source_is_ipv6 = {":" in address for address in hop.source_address}
@@ -46,7 +48,7 @@ class Targets:
 
         Raises NullMx, NoSuchDomain, and DnsError when there is no answer, or nothing is left.
         """
-        found = await (self._exchanges(recipient) if self._hop.goes_by_mx else self._smarthosts())
+        found = await (self._smarthosts() if self._hosts else self._exchanges(recipient))
         if not self._source_is_ipv6:
             return found
         reached = [target for target in found if target.is_ipv6 in self._source_is_ipv6]
@@ -64,9 +66,5 @@ class Targets:
         return [Target(host.name, host.address, self._hop.port, self._tls) for host in hosts]
 
     async def _smarthosts(self) -> list[Target]:
-        known = await self._addresses.of([name for name, _ in self._hop.smarthosts])
-        return [
-            Target(name, address, port, self._tls)
-            for name, port in self._hop.smarthosts
-            for address in known.get(name, ())
-        ]
+        known = await self._addresses.of(self._names)
+        return [Target(name, address, port, self._tls) for name, port in self._hosts for address in known.get(name, ())]
