@@ -179,7 +179,9 @@ class Appliance:
         transports: dict[str, Transport] = {DISCARD: Parked(State.DELIVERED, "discarded by a rule")}
         for hop in config.next_hops:
             backoff = config.delivery_for(hop.name).retry_first
-            transports[hop.name] = SmtpTransport(hop, hostname, self._assembler, resolver, backoff)
+            transports[hop.name] = SmtpTransport(
+                hop, hostname, self._assembler, resolver, self._maillog, backoff_first=backoff
+            )
         desks: dict[str, PrinterTransport] = {}
         for printer in config.printers:
             transport = PrinterTransport(printer, config, self._store, self._renderer, self._cups, self._maillog, desks)

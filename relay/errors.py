@@ -19,6 +19,7 @@
     |   +-- JobUnknown         CUPS does not know the job (any more)
     |   +-- JobRefused         CUPS does not take this job, though it may take others
     |   +-- NotPermitted       CUPS does not let us do it: no password, a wrong one, or too few rights
+    +-- CredentialsMissing     a token or a client certificate for a next hop can't be had; the mail waits
     +-- OrderError             an operator's order can't be carried out, or did not reach the service
     +-- Interrupted            the service stops in the middle of a wait; the next start goes on from there
     +-- DnsError               a look-up gave no usable answer
@@ -131,6 +132,10 @@ class NotPermitted(PrintError):
 
 class JobUnknown(PrintError):
     """CUPS has no such job (any more)."""
+
+
+class CredentialsMissing(RelayError):
+    """What a next hop wants to see of us can't be had: a token, a client certificate. No fault of host or mail."""
 
 
 class OrderError(RelayError):

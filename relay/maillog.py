@@ -216,6 +216,11 @@ class MailLog:
         self.metrics.certificates.labels(listener, what).inc()
         self._write("certificate", listener=listener, what=what, subject=subject, why=why)
 
+    def login(self, next_hop: str, *, host: str, what: str, why: str = "") -> None:
+        """Our login at a next hop is `refused`, or `works` again."""
+        self.metrics.logins.labels(next_hop, what).inc()
+        self._write("login", next_hop=next_hop, host=host, what=what, why=self._masked(why))
+
     def spf(self, name: str, *, result: str, networks: int, more: str = "", less: str = "", why: str = "") -> None:
         """An SPF name of a source was looked up; a line only when its addresses changed, it failed, or it has parts
         that can't be used.

@@ -49,6 +49,9 @@ class Metrics:
             "certificate_ends_timestamp_seconds", "When the certificate of a listener ends.", "listener"
         )
         self.certificates = self._counter("certificates", "What happened to certificates.", "listener", "what")
+        self.logins = self._counter(
+            "next_hop_logins", "Logins at next hops: refused, or working again.", "next_hop", "what"
+        )
         self.spf_looks = self._counter("spf_lookups", "Look-ups of the SPF names of sources.", "name", "result")
         self.spf_age = self._gauge(
             "spf_answer_timestamp_seconds", "When the addresses in force of an SPF name were looked up.", "name"

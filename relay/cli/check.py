@@ -15,11 +15,13 @@ from relay.config.listeners import Listener
 from relay.config.rule_checks import Place, nonsense
 from relay.config.settings import Config
 from relay.errors import ConfigError, Problem, RelayError
-from relay.intake.tls import certificate_of, server_context
+from relay.intake.tls import certificate_in, certificate_of, server_context
 from relay.outgoing.keys import load_key
 from relay.slips import trial
 from relay.slips.selectors import check_selector
-from relay.transports.connection import verifying_context
+from relay.transports.contexts import client_context
+from relay.transports.opening import try_source
+from relay.transports.tls_policy import Start, TlsPolicy
 
 
 @click.command()
@@ -35,14 +37,16 @@ def check(config_path: Path) -> None:
 
 
 def _tell_certificates(config: Config) -> None:
-    """When the certificate of each listener ends; what ends soon stands on standard error."""
+    """When the certificates of listeners and next hops end; what ends soon stands on standard error."""
     now = time.time()
-    for listener in config.listeners:
-        if listener.tls_certificate is not None:
-            certificate = certificate_of(listener)
+    shown = [(f"listener {each.name}", "", each.tls_certificate) for each in config.listeners]
+    shown += [(f"next hop {each.name}", "client ", each.client_certificate) for each in config.next_hops]
+    for whose, kind, file in shown:
+        if file is not None:
+            certificate = certificate_in(file)
             is_soon = certificate.ends_at - now <= config.tls.warn_before
             click.echo(
-                f"listener {listener.name}: {'renew its certificate: ' if is_soon else 'its certificate '}"
+                f"{whose}: {'renew its' if is_soon else 'its'} {kind}certificate{':' if is_soon else ''} "
                 f"{certificate.in_words(now)}",
                 err=is_soon,
             )
@@ -61,8 +65,13 @@ def _try_parts(config: Config) -> None:
             place = f"listeners[{i + 1}].tls_certificate ({listener.name!r})"
             _collect(problems, place, partial(_try_certificate, listener))
     for i, hop in enumerate(config.next_hops):
-        place = f"next_hops[{i + 1}].ca_file ({hop.name!r})"
-        _collect(problems, place, partial(verifying_context, hop))
+        _collect(problems, f"next_hops[{i + 1}].ca_file ({hop.name!r})", TlsPolicy.of(hop).context)
+        if hop.client_certificate is not None:
+            place = f"next_hops[{i + 1}].client_certificate ({hop.name!r})"
+            _collect(problems, place, partial(client_context, hop, TlsPolicy(Start.ALWAYS, "")))
+        place = f"next_hops[{i + 1}].source_address ({hop.name!r})"
+        for address in hop.source_address:
+            _collect(problems, place, partial(try_source, address))
     for i, profile in enumerate(config.profiles):
         for setting, fault in trial.faults(profile):
             problems.append(Problem(f"profiles[{i + 1}].{setting} ({profile.name!r})", fault))

@@ -61,7 +61,7 @@ async def _of_institution(config: Config, institution: Institution, answers: Ans
 async def _of_appliance(config: Config, answers: Answers) -> list[Finding]:
     """What is asked of the name and the addresses of the appliance, where it sends mail to the world itself."""
     used = [hop for institution in config.institutions for hop in _hops(config, institution)]
-    direct = [hop for hop in dict.fromkeys(each.name for each in used) if config.next_hop(hop).host is None]
+    direct = [hop for hop in dict.fromkeys(each.name for each in used) if config.next_hop(hop).goes_by_mx]
     if not direct:
         return []
     hostname = ascii_domain(config.server.hostname)
@@ -78,7 +78,9 @@ async def _senders(config: Config, hops: list[NextHop], answers: Answers, domain
     for hop in hops:
         must, advice = "pass for the addresses that send", f"name the addresses in next_hops.sends_from of {hop.name!r}"
         try:
-            found = await senders_of(answers, hop.sends_from, hop.host or ascii_domain(config.server.hostname))
+            found = Senders((), ())
+            for host in _sending_hosts(config, hop):
+                found = found.with_those_of(await senders_of(answers, _sends_from(hop), host))
         except (NoSuchDomain, SpfError) as error:
             return Finding("spf", domain, must, str(error), "wrong", advice)
         except DnsError as error:
@@ -88,6 +90,15 @@ async def _senders(config: Config, hops: list[NextHop], answers: Answers, domain
             return Finding("spf", domain, must, says, "unknown", advice)
         all_of_them = all_of_them.with_those_of(found)
     return all_of_them
+
+
+def _sends_from(hop: NextHop) -> tuple[str, ...]:
+    return hop.sends_from or (hop.source_address if hop.goes_by_mx else ())
+
+
+def _sending_hosts(config: Config, hop: NextHop) -> list[str]:
+    """Whose addresses count where nothing else is said."""
+    return list(dict.fromkeys(host for host, _ in hop.smarthosts)) or [ascii_domain(config.server.hostname)]
 
 
 def _hops(config: Config, institution: Institution) -> list[NextHop]:

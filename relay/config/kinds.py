@@ -26,6 +26,7 @@ from relay.mail.address import parse_address, parse_domain
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+_FINGERPRINT = re.compile(r"(sha256|spki):((?:[0-9a-f]{2}:?){31}[0-9a-f]{2})")
 _PAPER = re.compile(r"(\d+(?:\.\d+)?)(?:x(\d+(?:\.\d+)?))?(mm|in)")
 
 NAMED_PAPERS = {
@@ -174,9 +175,42 @@ def nameserver(text: str) -> tuple[str, int]:
     return _ip_address(text), 53
 
 
+def host_and_port(text: str, port: int) -> tuple[str, int]:
+    """A host written as HOST, HOST:PORT, an address or [IPV6]:PORT, with its port or the given one; or ValueError."""
+    try:
+        return str(ip_address(text.removeprefix("[").removesuffix("]"))), port
+    except ValueError:
+        host, colon, number = text.rpartition(":")
+    if not colon:
+        return text, port
+    if not host or (":" in host and not host.startswith("[")) or not number.isdigit():
+        raise ValueError(f'{text!r} is no host; one is written as in "smtp.example", "smtp.example:587" or "[::1]:587"')
+    if not 1 <= int(number) <= 65535:
+        raise ValueError(f"{text!r} has no valid port")
+    return _ip_address(host.strip("[]")) if host.startswith("[") else host, int(number)
+
+
+def one_or_more(value: object) -> object:
+    """A list of one for what stands alone."""
+    return (value,) if isinstance(value, str) else value
+
+
+def fingerprint(value: str) -> str:
+    """The fingerprint of a certificate (`sha256:`) or of its public key (`spki:`), without colons; or ValueError."""
+    match = _FINGERPRINT.fullmatch(value.lower())
+    if match is None:
+        if value.partition(":")[0] not in ("sha256", "spki"):
+            raise ValueError(
+                'a certificate is named by its fingerprint ("sha256:..."), or that of its public key ("spki:...")'
+            )
+        raise ValueError(f"{value!r} is not a SHA-256 fingerprint: 64 hexadecimal digits, with or without colons")
+    return f"{match[1]}:{match[2].replace(':', '')}"
+
+
 Name = Annotated[str, AfterValidator(_name)]
 Domain = Annotated[str, AfterValidator(_domain)]
 Mailbox = Annotated[str, AfterValidator(mailbox)]
+Fingerprint = Annotated[str, AfterValidator(fingerprint)]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
 Text = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\s\x00-\x1f]+$")]
 """A word without spaces."""

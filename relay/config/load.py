@@ -24,7 +24,10 @@ from relay.config.settings import Config, Spool
 from relay.errors import ConfigError, Problem
 from relay.mail.address import parse_address
 
-_PATHS = ("tls_certificate", "tls_key", "key_file", "ca_file", "file", "folder", "stylesheet", "client_ca", "spf_file")
+_PATHS = (
+    *("tls_certificate", "tls_key", "key_file", "ca_file", "file", "folder", "stylesheet", "client_ca", "spf_file"),
+    *("client_certificate", "client_key"),
+)
 _SECRETS = {"password", "secret", "passwd", "key"}
 
 
@@ -127,7 +130,7 @@ class _Source:
             text = "is missing"
         elif kind in ("model_type", "dict_type"):
             text = "has to be a table"
-            if place and place[-1] in _SECRETS:
+            if place and place[-1] in (*_SECRETS, "token"):
                 text = 'is a secret: name its place, as in { file = "/etc/slip-relay/secret" } or { env = "NAME" }'
         return Problem(self.place(place), text[:1].lower() + text[1:] if text[1:2].islower() else text)
 

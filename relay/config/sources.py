@@ -7,12 +7,11 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from relay.config.kinds import Domain, Duration, Mailbox, Name, Network, Settings, Text
+from relay.config.kinds import Domain, Duration, Mailbox, Name, Network, Settings, Text, fingerprint
 
 _DNS_NAME = re.compile(
     r"(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 )
-_FINGERPRINT = re.compile(r"(sha256|spki):((?:[0-9a-f]{2}:?){31}[0-9a-f]{2})")
 
 
 def _dns_name(value: str) -> str:
@@ -25,10 +24,7 @@ def _dns_name(value: str) -> str:
 def _certificate(value: str) -> str:
     kind, colon, rest = value.partition(":")
     if kind in ("sha256", "spki"):
-        match = _FINGERPRINT.fullmatch(value.lower())
-        if match:
-            return f"{match[1]}:{match[2].replace(':', '')}"
-        raise ValueError(f"{value!r} is not a SHA-256 fingerprint: 64 hexadecimal digits, with or without colons")
+        return fingerprint(value)
     if kind == "dns" and colon:
         return f"dns:{_dns_name(rest)}"
     if kind == "subject" and "=" in rest:

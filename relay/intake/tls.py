@@ -135,12 +135,18 @@ def certificate_of(listener: Listener) -> Certificate:
     """What is told of a listener's certificate. Raises StartError when it can't be read."""
     assert listener.tls_certificate is not None, "the configuration was checked"
     try:
-        read = x509.load_pem_x509_certificates(listener.tls_certificate.read_bytes())[0]
+        return certificate_in(listener.tls_certificate)
+    except StartError as error:
+        raise StartError(f"the listener {listener.name} can't use {error}") from None
+
+
+def certificate_in(file: Path) -> Certificate:
+    """What is told of the first certificate in a PEM file. Raises StartError when it can't be read."""
+    try:
+        read = x509.load_pem_x509_certificates(file.read_bytes())[0]
         names = _dns_names(read) or [read.subject.rfc4514_string()]
     except (OSError, ValueError) as error:
-        raise StartError(
-            f"the listener {listener.name} can't use the certificate {listener.tls_certificate}: {error}"
-        ) from None
+        raise StartError(f"the certificate {file}: {error}") from None
     return Certificate(names[0], read.not_valid_after_utc.timestamp())
 
 

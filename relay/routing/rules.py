@@ -80,7 +80,7 @@ class Judged:
 
 def destination(config: Config, route: str, recipient: Address) -> str:
     """What a route serves as one, so that a dead host delays its own mail only."""
-    by_mx = any(hop.name == route and hop.host is None for hop in config.next_hops)
+    by_mx = any(hop.name == route and hop.goes_by_mx for hop in config.next_hops)
     return f"{route}@{recipient.domain}" if by_mx else route
 
 

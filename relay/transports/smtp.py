@@ -10,20 +10,23 @@ Known limit: 8-bit text is sent also to a host that does not offer 8BITMIME.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-
-import aiosmtplib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from relay.config.next_hops import NextHop
-from relay.dns.resolver import MailHost, Resolver
-from relay.errors import BadSignature, DnsError, NoSuchDomain, NullMx
+from relay.dns.resolver import Resolver
+from relay.errors import BadSignature, CredentialsMissing, DnsError, NoSuchDomain, NullMx
 from relay.mail.address import Address, ascii_domain, parse_address
 from relay.mail.status import Reply, printable
+from relay.maillog import MailLog
 from relay.outgoing.assemble import Assembler, OutgoingMail
 from relay.spool.records import Delivery, Outcome, State
 from relay.transports import Limits
 from relay.transports.connection import Connection, ConnectionPool
 from relay.transports.dialogue import Dialogue, Lost
+from relay.transports.opening import NoSession, Opener, SessionRefused
+from relay.transports.rests import Rests
+from relay.transports.targets import Target, Targets
 
 LARGE = 256 * 1024
 """Bytes from which on a message is signed off the event loop: a 25 MB letter takes a tenth of a second."""
@@ -37,27 +40,43 @@ class _Answered(Exception):
         self.reply = reply
 
 
+class _Passed(Exception):
+    """A target that has not seen the mail; the outcome where there is no other."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
+
+
 class SmtpTransport:
     """Deliveries to one next hop."""
 
     def __init__(
-        self, hop: NextHop, hostname: str, assembler: Assembler, resolver: Resolver, backoff_first: float
+        self,
+        hop: NextHop,
+        hostname: str,
+        assembler: Assembler,
+        resolver: Resolver,
+        maillog: MailLog,
+        *,
+        backoff_first: float,
     ) -> None:
         """`backoff_first` is the time in seconds after which a host that can't be reached is asked again."""
         self.limits = Limits(
             total=hop.concurrency,
-            per_destination=hop.concurrency if hop.host else min(hop.max_per_domain, hop.concurrency),
+            per_destination=min(hop.max_per_domain, hop.concurrency) if hop.goes_by_mx else hop.concurrency,
             rate=hop.max_rate,
             backoff_first=min(backoff_first, hop.backoff_longest),
             backoff_longest=hop.backoff_longest,
         )
         self._hop = hop
         self._assembler = assembler
-        self._resolver = resolver
-        self._pool = ConnectionPool(hop, hostname)
+        self._targets = Targets(hop, resolver)
+        self._rests = Rests(self.limits.backoff_first, self.limits.backoff_longest)
+        self._pool = ConnectionPool(Opener(hop, hostname, maillog), hop.idle_timeout)
 
     async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
-        """Sends the delivery to the smarthost, or to the first MX host that can be reached."""
+        """Sends the delivery to the first smarthost, or MX host, that can be reached."""
         try:
             if len(content) < LARGE:
                 mail = self._assembler.assemble(delivery, content)
@@ -66,47 +85,56 @@ class SmtpTransport:
         except BadSignature as error:
             return Outcome(State.HELD, f"not sent: {error}")
         try:
-            hosts = await self._hosts(parse_address(mail.recipient))
+            targets = await self._targets.of(parse_address(mail.recipient))
         except NullMx as error:
             return Outcome(State.FAILED, str(error), Reply(556, "5.1.10", str(error)))
         except NoSuchDomain as error:
             return Outcome(State.FAILED, str(error), Reply(550, "5.1.2", str(error)))
         except DnsError as error:
             return Outcome(State.DEFERRED, str(error), trouble="unreachable")
-        outcome = Outcome(State.DEFERRED, "there is no host to send it to")
-        for host in hosts:
-            outcome, reached = await self._try_host(host, mail)
-            if reached:
-                break
-        return outcome
+        try:
+            return await self._send(mail, self._rests.in_order(targets))
+        except CredentialsMissing as error:
+            return Outcome(State.DEFERRED, str(error), trouble="unreachable")
 
     def interrupt(self) -> None:
         """A transaction is better ended than cut off: the answer to it may be on its way."""
 
     async def close(self) -> None:
         """Ends the kept sessions."""
+        self._targets.close()
         await self._pool.close()
 
-    async def _hosts(self, recipient: Address) -> list[MailHost]:
-        if self._hop.host is not None:
-            return [MailHost(self._hop.host, self._hop.host)]
-        return await self._resolver.mail_hosts(recipient.domain)
+    async def _send(self, mail: OutgoingMail, targets: Sequence[Target]) -> Outcome:
+        """Sends it to the first target that takes part in a transaction; what is said of it is the outcome."""
+        failed: list[Outcome] = []
+        for target in targets:
+            try:
+                outcome = await self._try_target(target, mail)
+            except _Passed as passed:
+                failed.append(passed.outcome)
+                self._rests.failed(target)
+            else:
+                self._rests.reached(target)
+                return outcome
+        if not failed:
+            return Outcome(State.DEFERRED, "there is no host to send it to")
+        # The reply that is told, in a DSN too, is the last one that there was.
+        told = next((outcome for outcome in reversed(failed) if outcome.reply is not None), failed[-1])
+        return replace(told, reason="; ".join(outcome.reason for outcome in failed))
 
-    async def _try_host(self, target: MailHost, mail: OutgoingMail) -> tuple[Outcome, bool]:
-        """The outcome at a host, and whether the host was reached at all: if not, the next may be tried."""
+    async def _try_target(self, target: Target, mail: OutgoingMail) -> Outcome:
+        """The outcome at a target. Raises _Passed where another may be tried, and CredentialsMissing."""
         host, fresh = target.name, False
         while True:
             try:
-                connection = await self._pool.lend(target.address, fresh=fresh)
-            except aiosmtplib.SMTPResponseException as error:
-                # A refused login is a mistake in our configuration, never the fault of this mail: deferred, whatever
-                # the code.
-                refusal = Reply.parse(error.code, error.message)
-                reason = f"{host} refused the session: {refusal}"
-                return Outcome(State.DEFERRED, reason, refusal, trouble="unreachable", remote_host=host), False
-            except (aiosmtplib.SMTPException, OSError) as error:
-                reason = f"{host} can't be reached: {_in_words(error)}"
-                return Outcome(State.DEFERRED, reason, trouble="unreachable"), False
+                connection = await self._pool.lend(target, fresh=fresh)
+            except SessionRefused as error:
+                # Whatever the code: the mail has not been seen.
+                outcome = Outcome(State.DEFERRED, str(error), error.reply, trouble="unreachable", remote_host=host)
+                raise _Passed(outcome) from None
+            except NoSession as error:
+                raise _Passed(Outcome(State.DEFERRED, str(error), trouble="unreachable")) from None
             try:
                 reply = await self._transaction(connection, mail)
             except _Answered as answer:
@@ -114,22 +142,29 @@ class SmtpTransport:
                     connection.dialogue.close()
                     fresh = True
                     continue
-                await self._after_refusal(target.address, connection)
-                return _refused(host, answer.reply), True
+                if answer.reply.code == 421 and not connection.data_begun:
+                    connection.dialogue.close()
+                    raise _Passed(_refused(host, answer.reply)) from None  # it shuts down (RFC 5321 3.8)
+                await self._after_refusal(target, connection)
+                return _refused(host, answer.reply)
             except Lost as error:
                 connection.dialogue.close()
                 if connection.is_stale:
                     fresh = True
                     continue
-                reason = f"the connection to {host} was lost: {_in_words(error)}"
-                return Outcome(State.DEFERRED, reason, trouble="lost"), True
+                outcome = Outcome(
+                    State.DEFERRED, f"the connection to {target} was lost: {_in_words(error)}", trouble="lost"
+                )
+                if connection.data_begun:  # it may have taken the mail
+                    return outcome
+                raise _Passed(outcome) from None
             except BaseException:
                 connection.dialogue.close()
                 raise
-            self._pool.give_back(target.address, connection)
+            self._pool.give_back(target, connection)
             passed_on = "dsn" in connection.dialogue.offers
-            outcome = Outcome(State.DELIVERED, f"taken by {host}", reply, remote_host=host, dsn_passed_on=passed_on)
-            return outcome, True
+            reason = f"taken by {host} ({connection.security})"
+            return Outcome(State.DELIVERED, reason, reply, remote_host=host, dsn_passed_on=passed_on)
 
     async def _transaction(self, connection: Connection, mail: OutgoingMail) -> Reply:
         dialogue = connection.dialogue
@@ -181,7 +216,7 @@ class SmtpTransport:
             raise Lost(f"the message was not taken within {self._hop.data_timeout:g} s") from None
         return await dialogue.reply(self._hop.data_timeout)
 
-    async def _after_refusal(self, address: str, connection: Connection) -> None:
+    async def _after_refusal(self, target: Target, connection: Connection) -> None:
         """Keeps the session where it can begin anew."""
         try:
             connection.dialogue.say(b"RSET\r\n")
@@ -190,7 +225,7 @@ class SmtpTransport:
             connection.dialogue.close()
             return
         if reset.code == 250:
-            self._pool.give_back(address, connection)
+            self._pool.give_back(target, connection)
         else:
             connection.dialogue.close()
 

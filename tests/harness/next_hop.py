@@ -7,8 +7,9 @@ message is complete when it has one.
 By recipient: tempfail*@ is answered 450, permfail*@ 550, hang*@ never; the rest is taken. Tests script more with
 `refuse_next` and `drop_next`; each counts for one occasion and is used up.
 
-Offers STARTTLS when it has a certificate, AUTH (over TLS) when it has a user, SIZE, 8BITMIME, SMTPUTF8, and DSN when it
-is told to; without it parameters of DSN are answered 555. Not offered: PIPELINING, CHUNKING.
+Offers STARTTLS when it has a certificate, AUTH (over TLS) when it has a user: PLAIN and LOGIN with its password,
+XOAUTH2 with its token, which may change. Besides SIZE, 8BITMIME, SMTPUTF8, and DSN when it is told to; without it
+parameters of DSN are answered 555. Not offered: PIPELINING, CHUNKING.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class NextHop:
         certificate: tuple[Path, Path] | None = None,
         user: str | None = None,
         password: str = "",
+        token: str = "",
+        address: str = LOCALHOST,
         hostname: str = "next-hop.example",
         max_size: int = 64 * 1024 * 1024,
         dsn: bool = False,
@@ -77,6 +80,13 @@ class NextHop:
         "Connections that were made to it."
         self.taken: list[Taken] = []
         "What it took, in order."
+        self.token = token
+        "The access token that it takes."
+        self.logins: list[tuple[str, bool]] = []
+        "AUTH as it was tried: the mechanism, and whether it was right."
+        self.clients: list[str] = []
+        "From where each connection came."
+        self._address = address
         self._password = password
         self._refusals: deque[Refusal] = deque()
         self._conversations: set[Conversation] = set()
@@ -88,7 +98,9 @@ class NextHop:
         folder.mkdir(parents=True, exist_ok=True)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.get_running_loop().create_server(lambda: Conversation(self), LOCALHOST, self.port)
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Conversation(self), self._address, self.port
+        )
         return self
 
     async def __aexit__(
@@ -166,9 +178,10 @@ class NextHop:
         self.taken.append(taken)
         return taken
 
-    def enter(self, conversation: Conversation) -> int:
+    def enter(self, conversation: Conversation, client: str) -> int:
         """Count a new connection; gives its number."""
         self.connections += 1
+        self.clients.append(client)
         self._conversations.add(conversation)
         return self.connections
 
@@ -176,9 +189,19 @@ class NextHop:
         """A connection has ended."""
         self._conversations.discard(conversation)
 
-    def knows(self, login: LoginPassword) -> bool:
-        """Whether these are its user and password."""
-        return login.login == (self.user or "").encode() and login.password == self._password.encode()
+    @property
+    def mechanisms(self) -> set[str]:
+        """The mechanisms of AUTH that it offers."""
+        if not self.user:
+            return set()
+        return ({"PLAIN", "LOGIN"} if self._password else set()) | ({"XOAUTH2"} if self.token else set())
+
+    def knows(self, mechanism: str, login: LoginPassword) -> bool:
+        """Whether these are its user and password, or token."""
+        secret = self.token if mechanism == "XOAUTH2" else self._password
+        known = login.login == (self.user or "").encode() and login.password == secret.encode()
+        self.logins.append((mechanism, known))
+        return known
 
 
 def _write(path: Path, content: bytes) -> None:

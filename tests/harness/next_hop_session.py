@@ -7,6 +7,7 @@ does wrong arrives as it was sent.
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -49,14 +50,14 @@ class Conversation(SMTP):
             tls_context=hop.tls,
             timeout=3600,
             auth_require_tls=True,
-            auth_exclude_mechanism=["DONT"] if hop.user else ["LOGIN", "PLAIN", "DONT"],
+            auth_exclude_mechanism={"LOGIN", "PLAIN", "XOAUTH2", "DONT"} - hop.mechanisms,
             authenticator=self._check_login,
             loop=asyncio.get_running_loop(),
         )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not self._number:
-            self._number = self._hop.enter(self)
+            self._number = self._hop.enter(self, transport.get_extra_info("peername")[0])
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -100,6 +101,16 @@ class Conversation(SMTP):
         if await self._go_on("auth"):
             await super().smtp_AUTH(arg)
 
+    async def auth_XOAUTH2(self, server: SMTP, args: list[str]) -> AuthResult:
+        """A token is shown as user=USER^Aauth=Bearer TOKEN^A^A; a wrong one is answered by a challenge first."""
+        shown = base64.b64decode(args[1]).decode().split("\1") if len(args) == 2 else []
+        fields = dict(each.split("=", 1) for each in shown if "=" in each)
+        login = LoginPassword(fields.get("user", "").encode(), fields.get("auth", "").removeprefix("Bearer ").encode())
+        known = self._hop.knows("XOAUTH2", login)
+        if not known:
+            await self.challenge_auth('{"status":"401","schemes":"bearer"}')
+        return AuthResult(success=known, handled=False, auth_data=login)
+
     async def smtp_MAIL(self, arg: str | None) -> None:
         if await self._go_on("mail"):
             self.mail_parameters, self.rcpt_parameters = _after_path(arg), ()
@@ -135,7 +146,7 @@ class Conversation(SMTP):
     def _check_login(
         self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, login: object
     ) -> AuthResult:
-        known = isinstance(login, LoginPassword) and self._hop.knows(login)
+        known = isinstance(login, LoginPassword) and self._hop.knows(mechanism, login)
         return AuthResult(success=known, handled=False, auth_data=login)
 
 

@@ -39,6 +39,9 @@ postlog unix-dgram n - n - 1 postlogd
 """Debian's services, as far as a relay uses them, without chroot."""
 
 
+NO_POSTFIX = "needs root, and Postfix, which the set-up does not put in the place of another mail server"
+
+
 def can_run_postfix() -> bool:
     """Whether Postfix is here and may be started."""
     return os.geteuid() == 0 and shutil.which("postfix", path=SYSTEM_PATH) is not None

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from tests.harness import samples
 from tests.harness.institution import USER
-from tests.harness.postfix import Postfix, can_run_postfix
+from tests.harness.postfix import NO_POSTFIX, Postfix, can_run_postfix
 from tests.harness.process import SYSTEM_PATH, find_program
 from tests.harness.waiting import LOCALHOST, free_ports, until
 from tests.journeys.story import Story, body
@@ -141,7 +141,7 @@ async def test_smtplib_with_an_internationalised_address(story: Story) -> None:
 async def postfix(shared: object) -> AsyncIterator[Postfix]:
     """A Postfix that hands everything on to the appliance."""
     if not can_run_postfix():
-        pytest.skip("needs root, and Postfix, which the set-up does not put in the place of another mail server")
+        pytest.skip(NO_POSTFIX)
     story = Story(shared)  # type: ignore[arg-type]
     settings = {
         "myhostname": "gateway.example",

@@ -13,7 +13,7 @@ import pytest_asyncio
 from tests.harness import toml
 from tests.harness.appliance import Appliance
 from tests.harness.institution import HOSTNAME, USER, Institution, Ports
-from tests.harness.postfix import Postfix, can_run_postfix
+from tests.harness.postfix import NO_POSTFIX, Postfix, can_run_postfix
 from tests.harness.smtp_script import Client, read
 from tests.harness.waiting import LOCALHOST, free_ports
 
@@ -60,7 +60,7 @@ async def clients(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dic
 async def postfix(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Client]]:
     """Who talks to Postfix; it throws away what it takes."""
     if not can_run_postfix():
-        pytest.skip("needs root, and Postfix, which the set-up does not put in the place of another mail server")
+        pytest.skip(NO_POSTFIX)
     folder = tmp_path_factory.mktemp("postfix")
     institution = Institution(folder / "keys", Ports(0))
     first = free_ports(2)

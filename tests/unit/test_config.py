@@ -60,6 +60,10 @@ def test_the_small_configuration_is_right(tmp_path: Path, tree: Tree) -> None:
     assert config.profile("a4").paper == "A4"
 
 
+HOP = {"name": "default"}
+HOST = HOP | {"host": "smtp.example"}
+LOGIN = HOST | {"tls": "required", "username": "me"}
+
 CATALOGUE: list[tuple[str, Any, str]] = [
     ("server.hostnam", "x", "relay.toml: server.hostnam: is unknown; is hostname meant?"),
     ("printers.0.colour", True, "relay.toml: printers[1].colour ('desk'): is unknown; known here: name, institution,"),
@@ -189,6 +193,59 @@ CATALOGUE: list[tuple[str, Any, str]] = [
     ("sources.0.username", "alma", "username and password_hash go together"),
     ("next_hops.0.name", "returned", "returned is a reserved word"),
     ("next_hops.0.username", "me", "username and password go together"),
+    ("next_hops.0.hosts", ["a.example", "b.example"], "host is for one smarthost, hosts for several: set one of them"),
+    (
+        "next_hops",
+        [HOP | {"hosts": ["a.example", "A:b:c"]}],
+        "hosts ('default'): 'A:b:c' is no host; one is written as",
+    ),
+    ("next_hops", [HOP | {"hosts": ["a.example", "a.example:25"]}], "a smarthost is named twice in hosts"),
+    ("next_hops", [HOP | {"hosts": []}], "next_hops[1].hosts ('default'): tuple should have at least 1 item"),
+    ("next_hops.0.host", "smtp.example:0", "'smtp.example:0' has no valid port"),
+    ("next_hops.0.host", "[smtp.example]:25", "'smtp.example' is not an IP address"),
+    ("next_hops.0.source_address", ["::1", "::2"], "one address, or one for IPv4 and one for IPv6"),
+    ("next_hops.0.source_address", "eth0", "source_address[1] ('default'): 'eth0' is not an IP address"),
+    ("next_hops.0.pins", ["md5:00"], 'a certificate is named by its fingerprint ("sha256:..."), or that of its public'),
+    ("next_hops.0.pins", ["sha256:00"], "is not a SHA-256 fingerprint: 64 hexadecimal digits"),
+    ("next_hops.0.pins", [f"sha256:{64 * 'a'}"], 'pins is for verified TLS: set tls to "required" or "implicit"'),
+    ("next_hops.0.ca_file", "relay.toml", 'ca_file is for verified TLS: set tls to "required" or "implicit"'),
+    ("next_hops", [HOST | {"tls": "required", "ca_file": "no.pem"}], "the file {folder}/no.pem does not exist"),
+    ("next_hops.0.client_key", "relay.toml", "client_certificate and client_key go together"),
+    (
+        "next_hops",
+        [HOP | {"tls": "none", "client_certificate": "relay.toml", "client_key": "relay.toml"}],
+        "a client certificate is shown over TLS only",
+    ),
+    ("next_hops", [HOP | {"tls": "required"}], "username, and verified tls, need a host"),
+    ("next_hops", [LOGIN], "username and password go together"),
+    ("next_hops", [LOGIN | {"tls": "encrypted", "password": {"env": "HOME"}}], "AUTH is done over verified TLS only"),
+    ("next_hops", [LOGIN | {"auth": "xoauth2"}], 'auth = "xoauth2" needs a token'),
+    ("next_hops", [LOGIN | {"auth": "digest-md5"}], "auth ('default'): input should be 'plain', 'login' or 'xoauth2'"),
+    ("next_hops", [HOST | {"auth": "plain"}], "auth needs a username"),
+    ("next_hops", [HOST | {"token": {"file": "relay.toml"}}], "token needs a username: the mailbox that it is for"),
+    (
+        "next_hops",
+        [LOGIN | {"token": "ya29.abc"}],
+        'is a secret: name its place, as in { file = "/etc/slip-relay/secret"',
+    ),
+    ("next_hops", [LOGIN | {"token": {}}], "a token comes from exactly one of file and command"),
+    ("next_hops", [LOGIN | {"token": {"file": "nowhere"}}], "nowhere does not exist or can't be read"),
+    ("next_hops", [LOGIN | {"token": {"command": ["curl"]}}], "by its whole path, as in /usr/bin/curl"),
+    (
+        "next_hops",
+        [LOGIN | {"token": {"command": ["/nowhere"]}}],
+        "the program /nowhere does not exist or can't be run",
+    ),
+    (
+        "next_hops",
+        [LOGIN | {"password": {"env": "HOME"}, "token": {"command": ["/bin/true"]}}],
+        "password and token are two ways to log in: set one of them",
+    ),
+    (
+        "next_hops",
+        [LOGIN | {"auth": "plain", "token": {"command": ["/bin/true"]}}],
+        'auth = "plain" takes a password; a token is for "xoauth2"',
+    ),
     ("printers.0.institution", "other", "printers[1].institution ('desk'): there is no institution 'other'"),
     ("printers.0.profile", "a3", "there is no profile 'a3' (there are: a4, a5, label, letter, receipt58, receipt80)"),
     ("printers.0.mailboxes", ["desk"], "printers[1].mailboxes[1] ('desk'): the address has no @"),
@@ -382,7 +439,7 @@ def test_the_optional_settings_of_the_sample_are_right_too(tmp_path: Path) -> No
 
 def test_every_setting_stands_in_the_sample() -> None:
     text = SAMPLE.read_text(encoding="utf-8")
-    named = set(re.findall(r"(?m)^#?\s*([a-z_]+) = ", text)) | set(re.findall(r"(?m)^\[+([a-z_.]+)\]+", text))
+    named = set(re.findall(r"(?m)^#?\s*([a-z_]+) = ", text)) | set(re.findall(r"(?m)^#?\s*\[+([a-z_.]+)\]+", text))
     named |= {name.rpartition(".")[2] for name in named}
     tables: list[type[BaseModel]] = [Config]
     while tables:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,17 +13,14 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from relay.cli.dkim import pem
 from relay.config.settings import Config
-from relay.dns.resolver import Resolver
 from relay.outgoing import sign
-from relay.outgoing.assemble import Assembler
-from relay.outgoing.sign import Signer
-from relay.spool.records import Delivery, Message, Outcome, State
-from relay.transports.smtp import LARGE, SmtpTransport
+from relay.spool.records import State
+from relay.transports.smtp import LARGE
 from tests.harness.waiting import until
+from tests.harness.way_out import LETTER, Letters
 
 pytestmark = pytest.mark.asyncio
 
-LETTER = b"From: circ@lib.example\r\nSubject: due\r\n\r\n.dot\r\nbody\r\n"
 AT_ONCE = b"250-hop.example\r\n250 PIPELINING\r\n"
 ONE_BY_ONE = b"250 hop.example\r\n"
 
@@ -95,24 +91,6 @@ class Host:
             if self.piece < len(text):
                 await asyncio.sleep(0)
         return b""
-
-
-class Letters:
-    """Deliveries over one transport, one after the other."""
-
-    def __init__(self, config: Config) -> None:
-        assembler = Assembler(config, Signer(config.institutions))
-        self.transport = SmtpTransport(
-            config.next_hops[0], config.server.hostname, assembler, Resolver(config.dns), backoff_first=1.0
-        )
-
-    async def send(self, content: bytes = LETTER) -> Outcome:
-        message = Message(
-            "0123456789ABC", "demo", "alma", "circ@lib.example", False, False, time.time(), "192.0.2.1", "alma",
-            "ESMTP", "<1@lib.example>", len(content), "",
-        )  # fmt: skip
-        delivery = Delivery(message, 0, "reader@patron.example", "default", "default", State.ACTIVE, 1, 0.0)
-        return await self.transport.deliver(delivery, content)
 
 
 def at(port: int, make_config: Callable[..., Config], **settings: object) -> Letters:
