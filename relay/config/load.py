@@ -26,7 +26,7 @@ from relay.mail.address import parse_address
 
 _PATHS = (
     *("tls_certificate", "tls_key", "key_file", "ca_file", "file", "folder", "stylesheet", "client_ca", "spf_file"),
-    *("client_certificate", "client_key"),
+    *("client_certificate", "client_key", "policies"),
 )
 _SECRETS = {"password", "secret", "passwd", "key"}
 
@@ -222,7 +222,10 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
             if name not in institutions:
                 yield ("sources", i, "institutions"), f"there is no institution {name!r} ({choices(institutions)})"
         if source.spf and config.spf_file() is None:
-            yield ("dns", "spf_file"), "with the spool on a server the file of the last SPF answers has to be named"
+            yield (
+                ("dns", "spf_file"),
+                "with the spool on a server the file of the last SPF answers has to be named",
+            )
         if source.certificates and not any(listener.client_ca for listener in config.listeners):
             yield ("sources", i, "certificates"), "no listener asks for certificates: set client_ca on one"
         if source.divert_to is not None and config.printer_for(parse_address(source.divert_to)) is not None:
