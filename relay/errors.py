@@ -23,10 +23,10 @@
     +-- OrderError             an operator's order can't be carried out, or did not reach the service
     +-- Interrupted            the service stops in the middle of a wait; the next start goes on from there
     +-- DnsError               a look-up gave no usable answer
-    |   +-- NoSuchDomain       the name does not exist, or says that it takes no mail
-    |   |   +-- NullMx         it says that it takes no mail
-    |   +-- SpfError           an SPF record is missing or wrong; its owner has to mend it
-    +-- StsError               an MTA-STS record or policy can't be had, or is not by the rules
+        +-- NoSuchDomain       the name does not exist, or says that it takes no mail
+        |   +-- NullMx         it says that it takes no mail
+        +-- SpfError           an SPF record is missing or wrong; its owner has to mend it
+        +-- StsError           an MTA-STS record or policy can't be had, or forbids what is there
 
 Each message is one sentence fit for a person: what, where, what to do. What is unknown is temporary.
 """
@@ -163,5 +163,5 @@ class SpfError(DnsError):
     """SPF's permanent error (RFC 7208 2.6.7): no record or two, one that can't be read, or too many look-ups."""
 
 
-class StsError(RelayError):
-    """MTA-STS (RFC 8461): a record or policy can't be had, or is not by the rules; its owner has to mend it."""
+class StsError(DnsError):
+    """MTA-STS (RFC 8461): a record or policy can't be had, or forbids every host there is; its owner has to mend it."""

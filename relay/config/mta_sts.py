@@ -10,12 +10,14 @@ from relay.config.kinds import Port, Settings, is_file
 
 
 class MtaSts(Settings):
-    """Where policies come from, and where they are kept. Which next hops keep to them: `next_hops.mta_sts`."""
+    """Whether policies are kept to, where they come from, and where they are kept."""
 
+    enabled: bool = True
+    "Whether they are asked for at all."
     policies: Path | None = None
     "File of the policies that were fetched, for the next start; without it `mta-sts.json` beside the spool's file."
     ca_file: Path | None = None
-    "PEM file with the authorities by which policy hosts are verified, instead of the system's."
+    "PEM file with the authorities by which policy hosts and mail hosts are verified, instead of the system's."
     private_hosts: bool = False
     "Whether a policy may come from a private address. A recipient's domain chooses the host, so the default is no."
     port: Port = 443

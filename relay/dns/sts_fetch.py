@@ -34,6 +34,8 @@ class PolicyFetcher:
 
     def __init__(self, settings: MtaSts, resolver: Resolver) -> None:
         """Raises StartError when the authorities can't be used."""
+        self.ca_file = settings.ca_file
+        "Authorities for hosts of policies, and for the mail hosts that they name; None for those of the system."
         self._settings = settings
         self._resolver = resolver
         try:

@@ -22,7 +22,7 @@ from relay.dns.kept_file import write_whole
 from relay.dns.resolver import Resolver
 from relay.dns.sts_fetch import PolicyFetcher
 from relay.dns.sts_policy import StsPolicy, read_policy, read_record, record_name
-from relay.errors import DnsError, StsError
+from relay.errors import DnsError
 from relay.maillog import MailLog
 
 LOOK_AGAIN = 300.0
@@ -68,6 +68,7 @@ class StsPolicies:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Without a file they are kept in memory only."""
+        self.ca_file = fetcher.ca_file
         self._file = file
         self._resolver = resolver
         self._fetcher = fetcher
@@ -100,7 +101,8 @@ class StsPolicies:
         while True:
             due = min((self._due(domain) for domain in self._kept), default=float("inf"))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._is_new.wait(), min(max(due - self._clock(), 0.05), RETRY_REFRESH))
+                async with asyncio.timeout(min(max(due - self._clock(), 0.05), RETRY_REFRESH)):
+                    await self._is_new.wait()
             self._kept = {domain: kept for domain, kept in self._kept.items() if kept.ends_at > self._clock()}
             for domain in [domain for domain in self._kept if self._due(domain) <= self._clock()]:
                 await self._refresh(domain)
@@ -139,7 +141,7 @@ class StsPolicies:
             else:
                 kept = self._keep(domain, announced, await self._fetcher.fetch(domain))
             pause = min(pause, kept.ends_at - self._clock())
-        except (DnsError, StsError) as error:
+        except DnsError as error:
             pause = LOOK_AGAIN
             self._failed(domain, str(error))
         finally:
@@ -151,7 +153,7 @@ class StsPolicies:
         """Fetches a policy again whatever the DNS says: who hides the record shall not see it end (RFC 8461 10.2)."""
         try:
             policy = await self._fetcher.fetch(domain)
-        except StsError as error:
+        except DnsError as error:
             self._refresh_at[domain] = self._clock() + RETRY_REFRESH
             self._failed(domain, str(error))
         else:
@@ -193,7 +195,7 @@ class StsPolicies:
             self._kept = {domain: kept for domain, kept in found.items() if kept.ends_at > self._clock()}
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, StsError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, DnsError) as error:
             self._maillog.fault("mta-sts", error)
 
     def _write(self, policies: dict[str, object]) -> None:

@@ -94,7 +94,8 @@ class SpfSources:
         while self._known:
             pause = min(known.due_at for known in self._known.values()) - self._clock()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked_early.wait(), min(max(pause, 0.05), self._settings.spf_longest))
+                async with asyncio.timeout(min(max(pause, 0.05), self._settings.spf_longest)):
+                    await self._asked_early.wait()
             self._asked_early.clear()
             due = [known for known in self._known.values() if self._is_due(known)]
             try:
