@@ -61,8 +61,6 @@ async def tlsa_records(resolver: Resolver, host: str, port: int) -> TlsaRecords 
 def _read(text: str) -> Tlsa | None:
     usage, selector, matching, content = text.split(maxsplit=3)
     try:
-        read = Tlsa(Usage(int(usage)), Selector(int(selector)), Matching(int(matching)), bytes.fromhex(content))
+        return Tlsa(Usage(int(usage)), Selector(int(selector)), Matching(int(matching)), bytes.fromhex(content))
     except ValueError:
         return None
-    lengths = {Matching.SHA256: 32, Matching.SHA512: 64}
-    return read if len(read.content) == lengths.get(read.matching, len(read.content)) else None

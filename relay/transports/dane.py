@@ -14,7 +14,14 @@ from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    Policy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
 
 from relay.dns.tlsa import Matching, Selector, Tlsa, Usage
 from relay.transports.tls_policy import UnwantedCertificate
@@ -46,11 +53,7 @@ class DaneCheck:
         self, trusted: list[x509.Certificate], leaf: x509.Certificate, others: list[x509.Certificate]
     ) -> None:
         """A path from a trust anchor to the host's own certificate, for one of the names."""
-        builder = PolicyBuilder().store(Store(trusted))
-        # What public authorities have to put in is not asked of a private one, which DANE is for.
-        builder = builder.extension_policies(
-            ca_policy=ExtensionPolicy.permit_all(), ee_policy=ExtensionPolicy.permit_all()
-        )
+        builder = PolicyBuilder().store(Store(trusted)).extension_policies(ca_policy=_AUTHORITY, ee_policy=_HOST)
         reason = ""
         for name in self.names:
             try:
@@ -60,6 +63,23 @@ class DaneCheck:
             else:
                 return
         raise UnwantedCertificate(f"its certificate does not follow from its TLSA records: {reason}")
+
+
+def _may_sign(_: Policy, __: x509.Certificate, extension: x509.ExtensionType | None) -> None:
+    """Whether it is the certificate of an authority (RFC 5280 4.2.1.9 and 4.2.1.3)."""
+    if isinstance(extension, x509.BasicConstraints) and not extension.ca:
+        raise ValueError("it is no authority")
+    if isinstance(extension, x509.KeyUsage) and not extension.key_cert_sign:
+        raise ValueError("its key is not for certificates")
+
+
+# What public authorities have to put in besides is not asked of a private one, which DANE is for.
+_AUTHORITY = (
+    ExtensionPolicy.permit_all()
+    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _may_sign)
+    .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _may_sign)
+)
+_HOST = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
 
 
 def _sent(peer: ssl.SSLObject) -> list[bytes]:
