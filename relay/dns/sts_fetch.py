@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from relay.config.mta_sts import MtaSts
 from relay.dns.resolver import Records, Resolver
 from relay.dns.sts_policy import StsPolicy, policy_host, policy_url, read_policy
-from relay.errors import DnsError, StartError, StsError
+from relay.errors import DnsError, StartError, StsError, StsHostAway
 from relay.mail.status import printable
 
 TIMEOUT = 30.0
@@ -52,9 +52,12 @@ class PolicyFetcher:
             async with asyncio.timeout(TIMEOUT):
                 return read_policy(await self._get(domain))
         except TimeoutError:
-            raise StsError(f"{where} did not answer within {TIMEOUT:g} s") from None
+            raise StsHostAway(f"{where} did not answer within {TIMEOUT:g} s") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            why = getattr(error.certificate_error, "verify_message", "") or str(error)
+            raise StsError(f"{where}: its certificate is not good: {printable(why, 200)}") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise StsError(f"{where}: {_in_words(error)}") from None
+            raise StsHostAway(f"{where}: {_in_words(error)}") from None
         except StsError as error:
             raise StsError(f"{where}: {error}") from None
 
@@ -133,8 +136,6 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 def _in_words(error: BaseException) -> str:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"its certificate is not good: {getattr(error.certificate_error, 'verify_message', '') or error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return printable(str(error.os_error), 200)
     return printable(str(error), 200) or type(error).__name__
