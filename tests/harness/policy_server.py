@@ -26,16 +26,22 @@ class PolicyServer:
         self.status = 200
         self.headers = {"Content-Type": "text/plain"}
         self.body = b""
+        self.bodies: dict[str, bytes] = {}
+        "What single hosts answer instead of that, by name."
         self.hangs = False
         "Whether nothing is answered."
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._tls.load_cert_chain(certificate.certificate, certificate.key)
         self._runner: web.AppRunner | None = None
 
-    def show(self, mode: str, *mx: str, max_age: int = 86400) -> None:
-        """Publish a policy."""
+    def show(self, mode: str, *mx: str, max_age: int = 86400, host: str | None = None) -> None:
+        """Publish a policy, at all hosts or at one."""
         lines = ["version: STSv1", f"mode: {mode}", *(f"mx: {name}" for name in mx), f"max_age: {max_age}", ""]
-        self.body = "\r\n".join(lines).encode()
+        body = "\r\n".join(lines).encode()
+        if host is None:
+            self.body = body
+        else:
+            self.bodies[host] = body
 
     async def __aenter__(self) -> Self:
         app = web.Application()
@@ -57,7 +63,8 @@ class PolicyServer:
             self._runner = None
 
     async def _answer(self, request: web.Request) -> web.Response:
-        self.asked.append(request.url.host or "")
+        host = request.url.host or ""
+        self.asked.append(host)
         if self.hangs:
             await asyncio.Event().wait()
-        return web.Response(status=self.status, headers=self.headers, body=self.body)
+        return web.Response(status=self.status, headers=self.headers, body=self.bodies.get(host, self.body))
