@@ -139,7 +139,7 @@ def reason(delivery: DeliveryHistory) -> str:
 
 
 @pytest.fixture(scope="module")
-def clock() -> Callable[[], AsyncIterator[Clock]] | Clock:
+def clock() -> Clock:
     return Clock(datetime.now(UTC))
 
 
@@ -149,8 +149,10 @@ async def world(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Async
     async with AsyncExitStack() as stack:
         stack.callback(clock.close)
         made.prepare()
-        for each in (made.dns, made.policies, *made.hosts.values()):
-            await stack.enter_async_context(each)
+        await stack.enter_async_context(made.dns)
+        await stack.enter_async_context(made.policies)
+        for host in made.hosts.values():
+            await stack.enter_async_context(host)
         stack.push_async_callback(made.appliance.stop)
         await made.appliance.start()
         yield made
