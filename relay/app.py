@@ -217,7 +217,7 @@ class Appliance:
 
 def _sts_policies(config: Config, resolver: Resolver, maillog: MailLog) -> StsPolicies | None:
     """The MTA-STS policies, where mail goes by MX. Raises StartError when their authorities can't be used."""
-    if not config.mta_sts.enabled or not any(hop.goes_by_mx for hop in config.next_hops):
+    if not config.uses_mta_sts:
         return None
     return StsPolicies(config.mta_sts_file(), resolver, PolicyFetcher(config.mta_sts, resolver), maillog)
 

@@ -246,11 +246,8 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
                     meaning = f"{printer.institution!r} has no other printer {name!r} ({choices(beside)})"
                     yield ("printers", i, setting), meaning
     yield from unknown_in_rules(config)
-    by_mx = [hop.name for hop in config.next_hops if hop.goes_by_mx]
-    if by_mx and config.mta_sts.enabled and config.mta_sts_file() is None:
-        meaning = (
-            f"with the spool on a server the file of MTA-STS policies has to be named, since {by_mx[0]!r} goes by MX"
-        )
+    if config.uses_mta_sts and config.mta_sts_file() is None:
+        meaning = "with the spool on a server the file of policies has to be named, since a next hop goes by MX"
         yield ("mta_sts", "policies"), meaning
     if config.pictures.allow and config.copies().folder is None:
         yield ("pictures", "folder"), "with the spool on a server the folder of the copies has to be named"

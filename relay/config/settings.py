@@ -207,6 +207,11 @@ class Config(Settings):
         beside = self.spool.path.with_name("spf.json") if self.spool.path is not None else None
         return self.dns.spf_file or beside
 
+    @property
+    def uses_mta_sts(self) -> bool:
+        """Whether policies of MTA-STS are asked for: where mail goes by MX."""
+        return self.mta_sts.enabled and any(hop.goes_by_mx for hop in self.next_hops)
+
     def mta_sts_file(self) -> Path | None:
         """Where MTA-STS policies are kept; None where nothing says so."""
         beside = self.spool.path.with_name("mta-sts.json") if self.spool.path is not None else None
