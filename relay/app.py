@@ -24,6 +24,8 @@ from relay.delivery.attempt import Attempts
 from relay.delivery.gates import Gate
 from relay.delivery.runner import Runner
 from relay.dns.resolver import Resolver
+from relay.dns.sts_fetch import PolicyFetcher
+from relay.dns.sts_policies import StsPolicies
 from relay.errors import PrintError, RenderError, StartError
 from relay.intake.accept import Acceptance
 from relay.intake.listener import Listeners
@@ -68,13 +70,15 @@ class Appliance:
         self._renderer = RenderPool(config.rendering, copies, self._fetcher.want if self._fetcher else None)
         self._cups = CupsServer(config.cups)
         self._assembler = Assembler(config, Signer(config.institutions))
-        self._transports = self._build_transports()
+        resolver = Resolver(config.dns)
+        self._policies = _sts_policies(config, resolver, self._maillog)
+        self._transports = self._build_transports(resolver)
         attempts = Attempts(config, self._store, self._transports, Notifier(config), self._maillog)
         self._runner = Runner(self._store, attempts, self._transports, self._maillog, self._build_gates())
         self._retention = Retention(self._store, config.spool, self._maillog)
         self._notices = Post(config, self._store, self._maillog)
         desk = Desk(config, self._store, self._maillog, self._runner.reopen)
-        self._spf = SpfSources(config, Resolver(config.dns), self._maillog)
+        self._spf = SpfSources(config, resolver, self._maillog)
         questions: dict[str, Callable[[], object]] = {
             protocol.METRICS: self._maillog.metrics.text,
             protocol.SOURCES: partial(report, config, self._spf),
@@ -106,6 +110,8 @@ class Appliance:
             await self._renderer.start()
         await self._open_control()
         await self._spf.open()
+        if self._policies is not None:
+            await self._policies.open()
         await self._listeners.open()
         self._maillog.service("started", version=__version__, hostname=self._config.server.hostname)
         runner = asyncio.create_task(self._runner.run(), name="runner")
@@ -115,6 +121,8 @@ class Appliance:
             asyncio.create_task(self._spf.run(), name="SPF names"),
             asyncio.create_task(self._listeners.watch_certificates(), name="certificates"),
         ]
+        if self._policies is not None:
+            beside.append(asyncio.create_task(self._policies.run(), name="MTA-STS"))
         stopped = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait([runner, stopped], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
@@ -125,6 +133,8 @@ class Appliance:
         for task in beside:
             task.cancel()  # it has ended already, unless it waits for the spool
         await asyncio.gather(*beside, return_exceptions=True)
+        if self._policies is not None:
+            await self._policies.save()
         await runner  # a fault of the runner ends the service, for the service manager to start it anew
 
     def _look_again(self) -> None:
@@ -171,16 +181,15 @@ class Appliance:
             for setting, fault in trial.faults(self._config.profile(name)):
                 self._maillog.service("profile-wrong", profile=name, setting=setting, why=fault)
 
-    def _build_transports(self) -> dict[str, Transport]:
+    def _build_transports(self, resolver: Resolver) -> dict[str, Transport]:
         """The way out for each route that the configuration knows."""
         config = self._config
-        resolver = Resolver(config.dns)
         hostname = config.server.hostname
         transports: dict[str, Transport] = {DISCARD: Parked(State.DELIVERED, "discarded by a rule")}
         for hop in config.next_hops:
             backoff = config.delivery_for(hop.name).retry_first
             transports[hop.name] = SmtpTransport(
-                hop, hostname, self._assembler, resolver, self._maillog, backoff_first=backoff
+                hop, hostname, self._assembler, resolver, self._maillog, backoff_first=backoff, policies=self._policies
             )
         desks: dict[str, PrinterTransport] = {}
         for printer in config.printers:
@@ -204,6 +213,13 @@ class Appliance:
                 has_batches = printer.has_batches or merges(self._config, printer)
                 gates[PRINT + printer.name] = Gate(calendar, binder if has_batches else None)
         return gates
+
+
+def _sts_policies(config: Config, resolver: Resolver, maillog: MailLog) -> StsPolicies | None:
+    """The MTA-STS policies, where mail goes by MX. Raises StartError when their authorities can't be used."""
+    if not config.uses_mta_sts:
+        return None
+    return StsPolicies(config.mta_sts_file(), resolver, PolicyFetcher(config.mta_sts, resolver), maillog)
 
 
 def _check_selectors(config: Config) -> None:

@@ -26,6 +26,8 @@
         +-- NoSuchDomain       the name does not exist, or says that it takes no mail
         |   +-- NullMx         it says that it takes no mail
         +-- SpfError           an SPF record is missing or wrong; its owner has to mend it
+        +-- StsError           an MTA-STS record or policy is wrong, or forbids every host there is
+            +-- StsHostAway    the host of the policy did not answer
 
 Each message is one sentence fit for a person: what, where, what to do. What is unknown is temporary.
 """
@@ -160,3 +162,11 @@ class NullMx(NoSuchDomain):
 
 class SpfError(DnsError):
     """SPF's permanent error (RFC 7208 2.6.7): no record or two, one that can't be read, or too many look-ups."""
+
+
+class StsError(DnsError):
+    """MTA-STS (RFC 8461): a record or policy is wrong, or forbids every host there is; its owner has to mend it."""
+
+
+class StsHostAway(StsError):
+    """The host of an MTA-STS policy can't be reached, or did not answer in time."""

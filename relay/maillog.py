@@ -230,6 +230,19 @@ class MailLog:
         if result != "same" or why:
             self._write("spf", name=name, result=result, networks=networks, more=more, less=less, why=why)
 
+    def mta_sts(self, domain: str, *, result: str, mode: str = "", hosts: Sequence[str] = (), why: str = "") -> None:
+        """A recipient's domain was asked for its MTA-STS policy; a line only when that is another one than before, or
+        could not be had: `mode` is then that of the one in force.
+        """
+        self.metrics.mta_sts_looks.labels(result).inc()
+        if result in ("changed", "failed"):
+            self._write("mta-sts", domain=domain, result=result, mode=mode, mx=" ".join(hosts[:20]), why=why)
+
+    def tls_missed(self, domain: str, *, host: str, policy: str, why: str) -> None:
+        """Mail left although the session was not what a policy in testing asks for."""
+        self.metrics.tls_missed.labels(policy).inc()
+        self._write("tls-missed", domain=domain, host=host, policy=policy, why=why)
+
     def turned_away(self, *, client: str, listener: str, why: str) -> None:
         """A connection was closed before its session began."""
         self.metrics.turned_away.labels(listener).inc()

@@ -57,6 +57,10 @@ class Metrics:
             "spf_answer_timestamp_seconds", "When the addresses in force of an SPF name were looked up.", "name"
         )
         self.spf_networks = self._gauge("spf_networks", "Networks in force of an SPF name.", "name")
+        self.mta_sts_looks = self._counter("mta_sts_lookups", "Look-ups of MTA-STS policies of domains.", "result")
+        self.tls_missed = self._counter(
+            "tls_missed", "Mail that left although TLS was not what a policy in testing asks for.", "policy"
+        )
         self.diverted = self._counter("diverted", "Recipients of sandboxes that were diverted.", "source")
         self.faults = self._counter("faults", "Faults of slip-relay itself; the log has each with its trace.")
 

@@ -21,7 +21,7 @@ from relay.slips import trial
 from relay.slips.selectors import check_selector
 from relay.transports.contexts import client_context
 from relay.transports.opening import try_source
-from relay.transports.tls_policy import Start, TlsPolicy
+from relay.transports.tls_policy import Authorities, Start, TlsPolicy
 
 
 @click.command()
@@ -89,6 +89,10 @@ def _try_parts(config: Config) -> None:
     answers = config.spf_file()
     if any(source.spf for source in config.sources) and answers is not None and not os.access(answers.parent, os.W_OK):
         problems.append(Problem("dns.spf_file", f"the folder {answers.parent} does not exist or can't be written"))
+    _collect(problems, "mta_sts.ca_file", TlsPolicy(Start.ALWAYS, "", Authorities(config.mta_sts.ca_file)).context)
+    policies = config.mta_sts_file()
+    if config.uses_mta_sts and policies is not None and not os.access(policies.parent, os.W_OK):
+        problems.append(Problem("mta_sts.policies", f"the folder {policies.parent} does not exist or can't be written"))
     copies = config.copies().folder
     if copies is not None and not os.access(copies if copies.is_dir() else copies.parent, os.W_OK):
         problems.append(Problem("pictures.folder", f"the folder {copies} can't be made or written"))

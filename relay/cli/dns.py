@@ -34,6 +34,8 @@ _LABELS: dict[Topic, str] = {
     "alignment": "alignment",
     "mx": "MX",
     "ptr": "PTR",
+    "mta-sts": "MTA-STS",
+    "tls-rpt": "TLS-RPT",
 }
 _VERDICTS = {"ok": "ok", "warn": "warn", "wrong": "WRONG", "unknown": "could not be asked"}
 
@@ -75,6 +77,8 @@ def _show(part: Part) -> None:
         click.echo("\nto publish:")
         for line in dict.fromkeys(records):
             click.echo(line)
+    for file in (finding.file for finding in part.findings if finding.file is not None):
+        click.echo(f"\nto put at {file.url}:\n{file.text}")
     click.echo()
 
 

@@ -14,6 +14,8 @@ from relay.dns.findings import Finding
 from relay.dns.hosts_check import check_bounce_mx, check_name
 from relay.dns.resolver import Resolver
 from relay.dns.spf_check import Senders, check_ex_libris, check_spf, senders_of
+from relay.dns.sts_check import check_mta_sts, check_tls_rpt
+from relay.dns.sts_fetch import PolicyFetcher
 from relay.errors import DnsError, NoSuchDomain, SpfError
 from relay.mail.address import ascii_domain, parse_address
 from relay.outgoing.keys import load_key
@@ -55,6 +57,20 @@ async def _of_institution(config: Config, institution: Institution, answers: Ans
             findings.append(advised)
     if is_ours:
         findings.append(await check_bounce_mx(answers, domain))
+    return findings + await _of_transport(config, institution, domain if is_ours else None, answers)
+
+
+async def _of_transport(
+    config: Config, institution: Institution, bounce_domain: str | None, answers: Answers
+) -> list[Finding]:
+    """How mail to an institution is safe on its way: where it takes bounces, and where it has a policy itself."""
+    own = [ascii_domain(each) for each in institution.domains]
+    fetch = PolicyFetcher(config.mta_sts, answers.resolver).fetch
+    findings: list[Finding] = []
+    for domain in dict.fromkeys([bounce_domain, *own] if bounce_domain is not None else own):
+        findings += await check_mta_sts(answers, fetch, domain, is_ours=domain == bounce_domain)
+    if bounce_domain is not None:
+        findings.append(await check_tls_rpt(answers, bounce_domain, f"tls-reports@{own[0]}"))
     return findings
 
 

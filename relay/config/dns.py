@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,6 +16,10 @@ class Dns(Settings):
 
     nameservers: tuple[str, ...] = ()
     "Addresses, or address:port, to ask instead of the system's resolvers."
+    dnssec: Literal["off", "local", "trusted"] = "off"
+    """Whether the name servers validate, so that TLSA records count (DANE): `local` where they are on this machine,
+    `trusted` where they are not, and nobody on the way to them can forge an answer.
+    """
     timeout: Duration = 10.0
     "Longest wait for an answer."
     spf_shortest: Annotated[Duration, Field(ge=0.2)] = 300.0
@@ -30,6 +35,19 @@ class Dns(Settings):
         for text in value:
             nameserver(text)
         return value
+
+    @model_validator(mode="after")
+    def _validating(self) -> Self:
+        if self.dnssec != "off" and not self.nameservers:
+            raise ValueError(f'dnssec = "{self.dnssec}" needs the nameservers that validate')
+        if self.dnssec == "local":
+            for text in self.nameservers:
+                if not ip_address(nameserver(text)[0]).is_loopback:
+                    raise ValueError(
+                        f"the name server {text} is not on this machine: where nobody on the way to it can forge its "
+                        'answers, say dnssec = "trusted"'
+                    )
+        return self
 
     @model_validator(mode="after")
     def _spf_times(self) -> Self:

@@ -26,7 +26,7 @@ from relay.mail.address import parse_address
 
 _PATHS = (
     *("tls_certificate", "tls_key", "key_file", "ca_file", "file", "folder", "stylesheet", "client_ca", "spf_file"),
-    *("client_certificate", "client_key"),
+    *("client_certificate", "client_key", "policies"),
 )
 _SECRETS = {"password", "secret", "passwd", "key"}
 
@@ -222,7 +222,10 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
             if name not in institutions:
                 yield ("sources", i, "institutions"), f"there is no institution {name!r} ({choices(institutions)})"
         if source.spf and config.spf_file() is None:
-            yield ("dns", "spf_file"), "with the spool on a server the file of the last SPF answers has to be named"
+            yield (
+                ("dns", "spf_file"),
+                "with the spool on a server the file of the last SPF answers has to be named",
+            )
         if source.certificates and not any(listener.client_ca for listener in config.listeners):
             yield ("sources", i, "certificates"), "no listener asks for certificates: set client_ca on one"
         if source.divert_to is not None and config.printer_for(parse_address(source.divert_to)) is not None:
@@ -243,6 +246,9 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
                     meaning = f"{printer.institution!r} has no other printer {name!r} ({choices(beside)})"
                     yield ("printers", i, setting), meaning
     yield from unknown_in_rules(config)
+    if config.uses_mta_sts and config.mta_sts_file() is None:
+        meaning = "with the spool on a server the file of policies has to be named, since a next hop goes by MX"
+        yield ("mta_sts", "policies"), meaning
     if config.pictures.allow and config.copies().folder is None:
         yield ("pictures", "folder"), "with the spool on a server the folder of the copies has to be named"
     if config.server.secret is not None and len(config.server.secret.reveal()) < 16:

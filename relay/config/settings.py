@@ -21,6 +21,7 @@ from relay.config.hours import TimeZone
 from relay.config.institutions import Institution
 from relay.config.kinds import Domain, Duration, Secret, Settings, Size
 from relay.config.listeners import Listener, Tls
+from relay.config.mta_sts import MtaSts
 from relay.config.next_hops import Delivery, NextHop
 from relay.config.notices import Notices
 from relay.config.pictures import Pictures
@@ -181,6 +182,7 @@ class Config(Settings):
     control: Control = Control()
     log: Log = Log()
     dns: Dns = Dns()
+    mta_sts: MtaSts = MtaSts()
     institutions: Annotated[tuple[Institution, ...], Field(min_length=1)]
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     next_hops: tuple[NextHop, ...] = ()
@@ -204,6 +206,16 @@ class Config(Settings):
         """Where the last answers about SPF names are kept; None where nothing says so."""
         beside = self.spool.path.with_name("spf.json") if self.spool.path is not None else None
         return self.dns.spf_file or beside
+
+    @property
+    def uses_mta_sts(self) -> bool:
+        """Whether policies of MTA-STS are asked for: where mail goes by MX."""
+        return self.mta_sts.enabled and any(hop.goes_by_mx for hop in self.next_hops)
+
+    def mta_sts_file(self) -> Path | None:
+        """Where MTA-STS policies are kept; None where nothing says so."""
+        beside = self.spool.path.with_name("mta-sts.json") if self.spool.path is not None else None
+        return self.mta_sts.policies or beside
 
     def institution(self, name: str) -> Institution:
         """The institution of that name; KeyError when there is none."""

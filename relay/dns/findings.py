@@ -10,7 +10,7 @@ from relay.dns.resolver import RecordKind
 Verdict = Literal["ok", "warn", "wrong", "unknown"]
 """`unknown`: the DNS could not be asked, so that nothing is known to be wrong."""
 
-Topic = Literal["dkim", "spf", "helo-spf", "dmarc", "alignment", "mx", "ptr"]
+Topic = Literal["dkim", "spf", "helo-spf", "dmarc", "alignment", "mx", "ptr", "mta-sts", "tls-rpt"]
 
 MEANINGS: dict[Topic, str] = {
     "dkim": (
@@ -39,6 +39,12 @@ MEANINGS: dict[Topic, str] = {
     "ptr": (
         "Many receivers refuse clients whose address has no name, or whose name does not lead back to the address."
     ),
+    "mta-sts": (
+        "Anybody between two mail servers can make them speak in clear text, or put himself in the place of one. A "
+        "policy asks senders for TLS with a certificate for the host that takes your mail. It is for mail to you; what "
+        "we send keeps to the policies of others by itself."
+    ),
+    "tls-rpt": "Senders report there, once a day, what mail did not come since TLS with your host failed.",
 }
 """Why each of them matters, in plain words."""
 
@@ -63,6 +69,14 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishedFile:
+    """A file to publish on the web."""
+
+    url: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that the DNS has to say."""
 
@@ -76,6 +90,8 @@ class Finding:
     "What to do, or what to know."
     record: Record | None = None
     "To be pasted, where something is missing or wrong."
+    file: PublishedFile | None = None
+    "The same, on the web."
 
 
 def _escaped(string: str) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import dns.asyncresolver
 import dns.exception
+import dns.flags
 import dns.nameserver
 import dns.resolver
 
@@ -20,7 +21,7 @@ MAX_HOSTS = 8
 """Addresses of a domain that are tried in one attempt."""
 
 
-RecordKind = Literal["A", "AAAA", "MX", "PTR", "TXT"]
+RecordKind = Literal["A", "AAAA", "MX", "PTR", "TLSA", "TXT"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class MailHost:
 
     name: str
     address: str
+    is_secure: bool = False
+    "Whether the way from the domain to this address was validated (DNSSEC), so that TLSA records count (RFC 7672 2.2)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Records:
     texts: tuple[str, ...]
     ttl: float | None = None
     "Seconds for which they are good; None when nothing says so."
+    is_secure: bool = False
+    "Whether a name server that we trust validated them (DNSSEC)."
 
 
 class Resolver:
@@ -50,6 +55,9 @@ class Resolver:
                 dns.nameserver.Do53Nameserver(*nameserver(text)) for text in settings.nameservers
             ]
         self._resolver.lifetime = settings.timeout
+        self._trusts_ad = settings.dnssec != "off"
+        if self._trusts_ad:
+            self._resolver.flags = dns.flags.RD | dns.flags.AD  # tell us what you validated (RFC 6840 5.7)
 
     async def mail_hosts(self, domain: str) -> list[MailHost]:
         """Hosts that take mail for a domain, the preferred first; the domain itself where it has no MX.
@@ -65,8 +73,10 @@ class Resolver:
         except AddressError as error:
             raise NoSuchDomain(str(error)) from None
         hosts: list[MailHost] = []
-        for exchange in await self._exchanges(name):
-            hosts += [MailHost(exchange, address) for address in await self._addresses(exchange)]
+        exchanges = await self._exchanges(name)
+        for exchange in exchanges.texts:
+            found = await self._addresses(exchange)
+            hosts += [MailHost(exchange, each, exchanges.is_secure and found.is_secure) for each in found.texts]
         if not hosts:
             raise DnsError(f"no host that takes mail for {name} has an address")
         return hosts[:MAX_HOSTS]
@@ -91,25 +101,32 @@ class Resolver:
             texts = [record.target.to_text(omit_final_dot=True) for record in answer]
         else:
             texts = [record.to_text() for record in answer]
-        return Records(tuple(texts), float(answer.chaining_result.minimum_ttl))
+        return Records(tuple(texts), float(answer.chaining_result.minimum_ttl), self._is_secure(answer))
 
-    async def _exchanges(self, name: str) -> list[str]:
+    async def _exchanges(self, name: str) -> Records:
+        """Names of the hosts, the preferred first; the domain itself where there is no MX (RFC 5321 5.1)."""
         try:
-            answer = await self._resolver.resolve(name, "MX")
+            answer = await self._resolver.resolve(name, "MX", raise_on_no_answer=False)
         except dns.resolver.NXDOMAIN:
             raise NoSuchDomain(f"the domain {name} does not exist") from None
-        except dns.resolver.NoAnswer:
-            return [name]
         except dns.exception.DNSException as error:
             raise DnsError(f"no answer from the DNS for {name}: {type(error).__name__}") from None
+        is_secure = self._is_secure(answer)
+        if answer.rrset is None:
+            return Records((name,), is_secure=is_secure)
         found = sorted((record.preference, record.exchange.to_text(omit_final_dot=True)) for record in answer)
         if [host for _, host in found] in ([""], ["."]):
             raise NullMx(f"the domain {name} takes no mail")
-        return [host for _, host in found]
+        return Records(tuple(host for _, host in found), is_secure=is_secure)
 
-    async def _addresses(self, host: str) -> list[str]:
+    async def _addresses(self, host: str) -> Records:
         """The addresses of a host, IPv6 first; none when it has none or the DNS does not say."""
         answers = await asyncio.gather(
             *(self._resolver.resolve(host, kind) for kind in ("AAAA", "A")), return_exceptions=True
         )
-        return [record.to_text() for answer in answers if not isinstance(answer, BaseException) for record in answer]
+        good = [answer for answer in answers if not isinstance(answer, BaseException)]
+        texts = [record.to_text() for answer in good for record in answer]
+        return Records(tuple(texts), is_secure=all(map(self._is_secure, good)))
+
+    def _is_secure(self, answer: dns.resolver.Answer) -> bool:
+        return self._trusts_ad and bool(answer.response.flags & dns.flags.AD)

@@ -12,18 +12,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Any
 
 from relay.config.dns import Dns
 from relay.config.kinds import Network
 from relay.config.settings import Config
 from relay.config.sources import Source
+from relay.dns.kept_file import write_whole
 from relay.dns.resolver import Resolver
 from relay.dns.spf import Addresses, addresses_of
 from relay.errors import DnsError
@@ -95,7 +94,8 @@ class SpfSources:
         while self._known:
             pause = min(known.due_at for known in self._known.values()) - self._clock()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked_early.wait(), min(max(pause, 0.05), self._settings.spf_longest))
+                async with asyncio.timeout(min(max(pause, 0.05), self._settings.spf_longest)):
+                    await self._asked_early.wait()
             self._asked_early.clear()
             due = [known for known in self._known.values() if self._is_due(known)]
             try:
@@ -164,14 +164,8 @@ class SpfSources:
         """Writes what is known, whole or not at all. Without it the service goes on; the next start asks first."""
         assert self._file is not None, "the configuration was checked"
         names = {name: _for_file(known) for name, known in self._known.items() if known.answer is not None}
-        fresh = self._file.with_name(f"{self._file.name}.new")
         try:
-            with fresh.open("w", encoding="utf-8") as file:
-                json.dump({"names": names}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self._file)
-            _sync(self._file.parent)
+            write_whole(self._file, {"names": names})
         except OSError as error:
             self._maillog.fault("spf", error)
 
@@ -194,11 +188,3 @@ def _for_file(known: Known) -> dict[str, object]:
 def _listed(networks: set[Network]) -> str:
     words = sorted(map(str, networks))
     return " ".join(words[:SHOWN]) + (f" and {len(words) - SHOWN} more" if len(words) > SHOWN else "")
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

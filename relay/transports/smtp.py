@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from relay.config.next_hops import NextHop
 from relay.dns.resolver import Resolver
+from relay.dns.sts_policies import StsPolicies
 from relay.errors import BadSignature, CredentialsMissing, DnsError, NoSuchDomain, NullMx
 from relay.mail.address import Address, ascii_domain, parse_address
 from relay.mail.status import Reply, printable
@@ -24,6 +25,7 @@ from relay.spool.records import Delivery, Outcome, State
 from relay.transports import Limits
 from relay.transports.connection import Connection, ConnectionPool
 from relay.transports.dialogue import Dialogue, Lost
+from relay.transports.mx_security import IN_TESTING
 from relay.transports.opening import NoSession, Opener, SessionRefused
 from relay.transports.rests import Rests
 from relay.transports.targets import Target, Targets
@@ -60,8 +62,11 @@ class SmtpTransport:
         maillog: MailLog,
         *,
         backoff_first: float,
+        policies: StsPolicies | None = None,
     ) -> None:
-        """`backoff_first` is the time in seconds after which a host that can't be reached is asked again."""
+        """`backoff_first` is the time in seconds after which a host that can't be reached is asked again; without
+        `policies` there is no MTA-STS.
+        """
         self.limits = Limits(
             total=hop.concurrency,
             per_destination=min(hop.max_per_domain, hop.concurrency) if hop.goes_by_mx else hop.concurrency,
@@ -70,8 +75,9 @@ class SmtpTransport:
             backoff_longest=hop.backoff_longest,
         )
         self._hop = hop
+        self._maillog = maillog
         self._assembler = assembler
-        self._targets = Targets(hop, resolver)
+        self._targets = Targets(hop, resolver, policies)
         self._rests = Rests(self.limits.backoff_first, self.limits.backoff_longest)
         self._pool = ConnectionPool(Opener(hop, hostname, maillog), hop.idle_timeout)
 
@@ -84,8 +90,9 @@ class SmtpTransport:
                 mail = await asyncio.to_thread(self._assembler.assemble, delivery, content)
         except BadSignature as error:
             return Outcome(State.HELD, f"not sent: {error}")
+        recipient = parse_address(mail.recipient)
         try:
-            targets = await self._targets.of(parse_address(mail.recipient))
+            targets = await self._targets.of(recipient)
         except NullMx as error:
             return Outcome(State.FAILED, str(error), Reply(556, "5.1.10", str(error)))
         except NoSuchDomain as error:
@@ -93,7 +100,7 @@ class SmtpTransport:
         except DnsError as error:
             return Outcome(State.DEFERRED, str(error), trouble="unreachable")
         try:
-            return await self._send(mail, self._rests.in_order(targets))
+            return await self._send(mail, recipient.domain, self._rests.in_order(targets))
         except CredentialsMissing as error:
             return Outcome(State.DEFERRED, str(error), trouble="unreachable")
 
@@ -105,17 +112,22 @@ class SmtpTransport:
         self._targets.close()
         await self._pool.close()
 
-    async def _send(self, mail: OutgoingMail, targets: Sequence[Target]) -> Outcome:
+    async def _send(self, mail: OutgoingMail, domain: str, targets: Sequence[Target]) -> Outcome:
         """Sends it to the first target that takes part in a transaction; what is said of it is the outcome."""
         failed: list[Outcome] = []
+        before: dict[str, str] = {}
         for target in targets:
             try:
                 outcome = await self._try_target(target, mail)
             except _Passed as passed:
                 failed.append(passed.outcome)
+                before[target.address] = passed.outcome.reason
                 self._rests.failed(target)
             else:
                 self._rests.reached(target)
+                if outcome.state is State.DELIVERED and target.tls.name in IN_TESTING:
+                    why = before.get(target.address) or IN_TESTING[target.tls.name]
+                    self._maillog.tls_missed(domain, host=target.name, policy="mta-sts", why=why)
                 return outcome
         if not failed:
             return Outcome(State.DEFERRED, "there is no host to send it to")

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from relay.config.next_hops import NextHop
 from relay.dns.resolver import Resolver
+from relay.dns.sts_policies import StsPolicies
 from relay.errors import DnsError
 from relay.mail.address import Address
 from relay.transports.addresses import Addresses
+from relay.transports.mx_security import MxSecurity
 from relay.transports.tls_policy import TlsPolicy
 
 
@@ -34,9 +36,10 @@ class Target:
 class Targets:
     """The targets of one next hop."""
 
-    def __init__(self, hop: NextHop, resolver: Resolver) -> None:
+    def __init__(self, hop: NextHop, resolver: Resolver, policies: StsPolicies | None = None) -> None:
+        """Without `policies` there is no MTA-STS."""
         self._hop = hop
-        self._resolver = resolver
+        self._security = MxSecurity(hop, resolver, policies)
         self._hosts = hop.smarthosts
         self._names = tuple(dict.fromkeys(name for name, _ in self._hosts))
         self._addresses = Addresses()
@@ -62,8 +65,8 @@ class Targets:
         self._addresses.close()
 
     async def _exchanges(self, recipient: Address) -> list[Target]:
-        hosts = await self._resolver.mail_hosts(recipient.domain)
-        return [Target(host.name, host.address, self._hop.port, self._tls) for host in hosts]
+        ways = await self._security.ways(recipient.domain)
+        return [Target(host.name, host.address, self._hop.port, tls) for host, tls in ways]
 
     async def _smarthosts(self) -> list[Target]:
         known = await self._addresses.of(self._names)

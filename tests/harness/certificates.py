@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,9 +31,18 @@ class Made:
 
 
 def make(
-    folder: Path, name: str, *, signed_by: Made | None = None, is_authority: bool = False, days: float = 30.0
+    folder: Path,
+    name: str,
+    *,
+    names: Sequence[str] = (),
+    signed_by: Made | None = None,
+    is_authority: bool = False,
+    days: float = 30.0,
 ) -> Made:
-    """Write NAME.pem and NAME.key; without `signed_by` it signs itself. What was there is replaced at one stroke."""
+    """Write NAME.pem and NAME.key; without `signed_by` it signs itself. What was there is replaced at one stroke.
+
+    It is for `names`, or without any for its own.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     issuer = signed_by.read.subject if signed_by is not None else subject
@@ -45,7 +55,7 @@ def make(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=60))
         .not_valid_after(now + timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(each) for each in names or (name,)]), False)
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), True)
         .sign(signed_by.signing_key if signed_by is not None else key, hashes.SHA256())
     )

@@ -2,7 +2,9 @@
 
 Answers on UDP and TCP at 127.0.0.1. A name that was not published is NXDOMAIN, a published name without that type is
 an empty answer; with `fail` a name is SERVFAIL. An answer that does not fit a UDP datagram is truncated, so that the
-client comes again over TCP. Recursion, transfers and zones cut into delegations are not its business.
+client comes again over TCP. What lies below a name that is `secure` has the AD bit, by which a resolver says that it
+has validated (RFC 6840 5.7), for those who ask for it. Recursion, transfers and zones cut into delegations are not its
+business.
 
 `verify_dkim` is independent of slip-relay: dkimpy checks the signature against the key in this DNS.
 """
@@ -40,6 +42,7 @@ class DnsServer:
         self.questions: list[tuple[str, str]] = []
         "Every question asked so far: name without the final dot, and type."
         self._records: dict[tuple[dns.name.Name, dns.rdatatype.RdataType], dns.rrset.RRset] = {}
+        self._secure: set[dns.name.Name] = set()
         self._failing: set[dns.name.Name] = set()
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
@@ -61,6 +64,10 @@ class DnsServer:
     def fail(self, name: str, *, failing: bool = True) -> None:
         """Answer SERVFAIL to everything asked about a name, until `failing=False`."""
         (self._failing.add if failing else self._failing.discard)(_name(name))
+
+    def secure(self, name: str, *, is_secure: bool = True) -> None:
+        """Say of everything at a name and below it that it was validated."""
+        (self._secure.add if is_secure else self._secure.discard)(_name(name))
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -87,6 +94,9 @@ class DnsServer:
         response = dns.message.make_response(query)
         response.flags |= dns.flags.AA
         self._fill(response, question.name, question.rdtype)
+        names = [question.name, *(rrset.name for rrset in response.answer)]
+        if query.flags & dns.flags.AD and all(any(map(name.is_subdomain, self._secure)) for name in names):
+            response.flags |= dns.flags.AD
         if not datagram:
             return response.to_wire()
         try:

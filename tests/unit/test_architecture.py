@@ -22,7 +22,7 @@ HOMES = {
     "zxingcpp": ("relay.slips.symbols.",),
     "pypdfium2": ("relay.slips.",),
     "dkim": ("relay.outgoing.sign",),
-    "aiohttp": ("relay.pictures.fetch", "relay.printing.device"),
+    "aiohttp": ("relay.dns.sts_fetch", "relay.pictures.fetch", "relay.printing.device"),
     "idna": ("relay.mail.address",),
     "aiosmtpd": ("relay.intake.",),
     "aiosmtplib": ("relay.transports.",),

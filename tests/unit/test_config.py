@@ -187,6 +187,15 @@ CATALOGUE: list[tuple[str, Any, str]] = [
     ("listeners.0.client_certificates", "required", 'client_certificates = "required" needs client_ca'),
     ("listeners.0.proxy_protocol_from", ["lb.example"], "proxy_protocol_from[1] ('smtp'): 'lb.example' does not"),
     ("dns", {"spf_longest": "1m"}, "spf_longest can't be shorter than spf_shortest"),
+    ("dns", {"dnssec": "yes"}, "dns.dnssec: input should be 'off', 'local' or 'trusted'"),
+    ("dns", {"dnssec": "trusted"}, 'dns: dnssec = "trusted" needs the nameservers that validate'),
+    (
+        "dns",
+        {"dnssec": "local", "nameservers": ["[::1]:5353", "192.0.2.53"]},
+        "the name server 192.0.2.53 is not on this machine: where nobody on the way to it can forge its answers, say",
+    ),
+    ("mta_sts", {"ca_file": "no.pem"}, "mta_sts.ca_file: the file {folder}/no.pem does not exist"),
+    ("mta_sts", {"enable": False}, "mta_sts.enable: is unknown; is enabled meant?"),
     ("auth", {"max_failures": 0}, "auth.max_failures: input should be greater than or equal to 1"),
     ("tls", {"look_every": 0}, "tls.look_every: input should be greater than or equal to 0.2"),
     ("sources.0.institutions", ["other"], "sources[1].institutions ('alma'): there is no institution 'other'"),
@@ -317,6 +326,17 @@ def test_the_last_spf_answers_need_a_place(tmp_path: Path, tree: Tree) -> None:
     assert "relay.toml: dns.spf_file: with the spool on a server the file" in complaints(tmp_path, tree)[0]
     tree["dns"] = {"spf_file": "answers.json"}
     assert load(write(tmp_path, tree)).spf_file() == tmp_path / "answers.json"
+
+
+def test_policies_of_recipients_domains_need_a_place_where_mail_goes_by_mx(tmp_path: Path, tree: Tree) -> None:
+    tree["spool"]["url"] = "postgresql+psycopg://slip-relay@db.example/spool"
+    assert not load(write(tmp_path, tree)).uses_mta_sts
+    tree["next_hops"] = [{"name": "default"}]
+    assert "relay.toml: mta_sts.policies: with the spool on a server the file" in complaints(tmp_path, tree)[0]
+    tree["mta_sts"] = {"enabled": False}
+    assert not load(write(tmp_path, tree)).uses_mta_sts
+    tree["mta_sts"] = {"policies": "policies.json"}
+    assert load(write(tmp_path, tree)).mta_sts_file() == tmp_path / "policies.json"
 
 
 def test_hours_as_a_librarian_writes_them(tmp_path: Path, tree: Tree) -> None:

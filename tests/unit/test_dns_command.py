@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from relay.cli import command
 from relay.cli.dkim import pem
 from relay.dns.dkim_record import key_text
-from tests.harness import toml
+from tests.harness import certificates, toml
 from tests.harness.dns_server import DnsServer
 from tests.harness.institution import Institution, Ports
+from tests.harness.policy_server import PolicyServer
 from tests.harness.waiting import free_ports
 
 pytestmark = pytest.mark.asyncio
@@ -42,11 +43,24 @@ async def dns() -> AsyncIterator[DnsServer]:
         server.add("relay.lib.example", "A", "192.0.2.25")
         server.add("relay.lib.example", "TXT", "v=spf1 a -all")
         server.add("25.2.0.192.in-addr.arpa", "PTR", "relay.lib.example.")
+        server.add("_mta-sts.bounces.lib.example", "TXT", "v=STSv1; id=1")
+        server.add("mta-sts.bounces.lib.example", "A", "127.0.0.1")
+        server.add("_smtp._tls.bounces.lib.example", "TXT", "v=TLSRPTv1; rua=mailto:tls@lib.example")
+        yield server
+
+
+@pytest_asyncio.fixture
+async def policies(tmp_path: Path) -> AsyncIterator[PolicyServer]:
+    made = certificates.make(tmp_path, "mta-sts.bounces.lib.example")
+    async with PolicyServer(free_ports(1), made) as server:
+        server.show("enforce", "mx.lib.example")
         yield server
 
 
 @pytest.fixture
-def config(tree: Tree, tmp_path: Path, dns: DnsServer) -> Tree:
+def config(tree: Tree, tmp_path: Path, dns: DnsServer, policies: PolicyServer) -> Tree:
+    authority = str(tmp_path / "mta-sts.bounces.lib.example.pem")
+    tree["mta_sts"] = {"ca_file": authority, "port": policies.port, "private_hosts": True}
     (tmp_path / "key.pem").write_bytes(pem(KEY))
     key = {"domain": "lib.example", "selector": "s1", "key_file": str(tmp_path / "key.pem")}
     tree["institutions"][0]["dkim"] = [key]
@@ -82,6 +96,9 @@ async def test_all_is_right(config: Tree, tmp_path: Path) -> None:
         "DMARC",
         "alignment",
         "MX",
+        "MTA-STS",
+        "MTA-STS",
+        "TLS-RPT",
         "SPF of HELO",
         "PTR",
     ]
@@ -127,6 +144,7 @@ async def test_json_has_every_field(config: Tree, tmp_path: Path, dns: DnsServer
             "text": "v=spf1 ip4:192.0.2.25 -all",
             "zone_line": 'bounces.lib.example. IN TXT ( "v=spf1 ip4:192.0.2.25 -all" )',
         },
+        "file": None,
     }
 
 
@@ -208,14 +226,38 @@ async def test_the_zone_of_the_demo_library_is_right(tmp_path: Path) -> None:
         ran = await asyncio.to_thread(CliRunner().invoke, command, ["dns", "-c", str(library.config), "--json"])
     assert ran.exit_code == 0
     verdicts = [finding["verdict"] for part in json.loads(ran.output) for finding in part["findings"]]
-    assert verdicts == ["ok"] * 5
+    assert verdicts == ["ok"] * 5 + ["warn"] * 2, "it has no policy for TLS, and wants no reports"
 
 
 async def test_explain_says_why_each_matters(config: Tree, tmp_path: Path) -> None:
     lines = (await run(config, tmp_path, "--explain")).output.splitlines()
-    explained = [line.partition(": ")[0] for line in lines[-7:]]
-    assert explained == ["DKIM", "SPF", "DMARC", "alignment", "MX", "SPF of HELO", "PTR"]
+    explained = [line.partition(": ")[0] for line in lines[-9:]]
+    assert explained == ["DKIM", "SPF", "DMARC", "alignment", "MX", "MTA-STS", "TLS-RPT", "SPF of HELO", "PTR"]
     assert lines[-1].startswith("PTR: Many receivers refuse clients whose address has no name")
+
+
+async def test_a_policy_to_publish_is_printed_with_its_place(config: Tree, tmp_path: Path, dns: DnsServer) -> None:
+    dns.remove("_mta-sts.bounces.lib.example")
+    ran = await run(config, tmp_path)
+    assert ran.exit_code == 0
+    lines = ran.output.splitlines()
+    at = lines.index("to put at https://mta-sts.bounces.lib.example/.well-known/mta-sts.txt:")
+    policy = ["version: STSv1", "mode: testing", "mx: mx.lib.example", "max_age: 604800", ""]
+    assert lines[at + 1 : at + 6] == policy
+    assert lines[at - 2].startswith('_mta-sts.bounces.lib.example. IN TXT ( "v=STSv1; id=')
+    (finding,) = [
+        finding
+        for part in json.loads((await run(config, tmp_path, "--json")).output)
+        for finding in part["findings"]
+        if finding["topic"] == "mta-sts"
+    ]
+    assert finding["file"]["text"].splitlines() == policy[:-1]
+
+
+async def test_a_policy_that_names_other_hosts_is_wrong(config: Tree, tmp_path: Path, policies: PolicyServer) -> None:
+    policies.show("enforce", "mx.elsewhere.example")
+    code, _, verdicts = await found(config, tmp_path)
+    assert (code, verdicts["mta-sts"]) == (1, "wrong")
 
 
 async def test_a_wrong_sends_from_is_a_mistake(config: Tree, tmp_path: Path) -> None:

@@ -73,6 +73,17 @@ def test_files_that_can_t_be_used(
     assert complaint.format(**files) in result.stderr
 
 
+def test_authorities_and_place_of_policies_that_can_t_be_used(
+    tmp_path: Path, tree: Tree, files: dict[str, str]
+) -> None:
+    tree["mta_sts"] = {"ca_file": files["rubbish"], "policies": str(tmp_path / "nowhere" / "policies.json")}
+    del tree["next_hops"][0]["host"]
+    result = checked(tmp_path, tree, tls="encrypted")
+    assert result.exit_code == 1
+    assert f"mta_sts.ca_file: the authorities in {files['rubbish']} can't be used" in result.stderr
+    assert f"mta_sts.policies: the folder {tmp_path}/nowhere does not exist or can't be written" in result.stderr
+
+
 def test_a_source_address_that_is_not_of_this_machine(tmp_path: Path, tree: Tree) -> None:
     assert checked(tmp_path, tree, source_address=["127.0.0.5", "::1"]).exit_code == 0
     result = checked(tmp_path, tree, source_address="192.0.2.77")
