@@ -7,6 +7,7 @@ sessions, running attempts, renderer, spool; what was not finished is taken up a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -67,7 +68,8 @@ class Appliance:
         self._fetcher = Fetcher(copies, Shelf(copies.folder), self._maillog) if copies.folder is not None else None
         self._renderer = RenderPool(config.rendering, copies, self._fetcher.want if self._fetcher else None)
         self._cups = CupsServer(config.cups)
-        self._assembler = Assembler(config, Signer(config.institutions))
+        self._signer = Signer(config.institutions)
+        self._assembler = Assembler(config, self._signer)
         self._transports = self._build_transports()
         attempts = Attempts(config, self._store, self._transports, Notifier(config), self._maillog)
         self._runner = Runner(self._store, attempts, self._transports, self._maillog, self._build_gates())
@@ -78,6 +80,7 @@ class Appliance:
         questions: dict[str, Callable[[], object]] = {
             protocol.METRICS: self._maillog.metrics.text,
             protocol.SOURCES: partial(report, config, self._spf),
+            protocol.KEYS: self._take_keys,
         }
         self._control = ControlSocket(socket_path(config), desk, questions, self._maillog)
         policy = Policy(config, self._spf)
@@ -128,9 +131,24 @@ class Appliance:
         await runner  # a fault of the runner ends the service, for the service manager to start it anew
 
     def _look_again(self) -> None:
-        """SIGHUP: certificates and SPF names are looked at now."""
+        """SIGHUP: certificates, signing keys and SPF names are looked at now."""
         self._spf.look_now()
         self._listeners.look_now()
+        with contextlib.suppress(StartError):  # it is in the log
+            self._take_keys()
+
+    def _take_keys(self) -> dict[str, list[str]]:
+        """Signing keys are taken anew from where they are; what signs now. Raises StartError when all stay."""
+        before = self._signer.selectors()
+        try:
+            self._signer.load()
+        except StartError as error:
+            self._maillog.service("keys-kept", why=error)
+            raise
+        for institution, names in self._signer.selectors().items():
+            if names != before[institution]:
+                self._maillog.service("keys-taken", institution=institution, signs=" ".join(names))
+        return self._signer.selectors()
 
     async def _open_control(self) -> None:
         """On a server's spool orders can be given without this service, and another one may have the usual socket."""

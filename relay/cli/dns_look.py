@@ -16,7 +16,7 @@ from relay.dns.resolver import Resolver
 from relay.dns.spf_check import Senders, check_ex_libris, check_spf, senders_of
 from relay.errors import DnsError, NoSuchDomain, SpfError
 from relay.mail.address import ascii_domain, parse_address
-from relay.outgoing.keys import load_key
+from relay.outgoing.keys import load_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ async def look(config: Config) -> list[Part]:
 
 async def _of_institution(config: Config, institution: Institution, answers: Answers) -> list[Finding]:
     findings: list[Finding] = []
-    for key in (load_key(each) for each in institution.dkim):
+    for key in (key for table in institution.dkim for key in load_keys(table)):
         findings.append(await check_key(answers, key.domain, key.selector, key.private.public_key()))
     if not institution.dkim:
         advice = "slip-relay dkim keygen makes a key; name it in [[institutions.dkim]]"

@@ -71,6 +71,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there that can be entered."""
+    try:
+        return path.is_dir() and os.access(path, os.R_OK | os.X_OK)
+    except OSError:
+        return False
+
+
 def paper_size(paper: str) -> tuple[float, float | None]:
     """Width and height in millimetres of a paper; the height is None on a roll, which is cut where the content ends.
 

@@ -26,7 +26,7 @@ from relay.mail.address import parse_address
 
 _PATHS = (
     *("tls_certificate", "tls_key", "key_file", "ca_file", "file", "folder", "stylesheet", "client_ca", "spf_file"),
-    *("client_certificate", "client_key"),
+    *("client_certificate", "client_key", "key_folder"),
 )
 _SECRETS = {"password", "secret", "passwd", "key"}
 
@@ -274,6 +274,13 @@ def _doubles(config: Config) -> Iterator[tuple[Place, str]]:
         name, device = devices.setdefault(printer.queue, (printer.name, printer.device))
         if printer.device != device:
             yield ("printers", i, "device"), f"the printer {name!r} has the same queue, and names another device"
+    folders: dict[Path, str] = {}
+    for i, institution in enumerate(config.institutions):
+        for j, signing in enumerate(institution.dkim):
+            folder = signing.key_folder
+            if folder is not None and folders.setdefault(folder, signing.domain) != signing.domain:
+                meaning = f"the folder has the keys of {folders[folder]} already"
+                yield ("institutions", i, "dkim", j, "key_folder"), meaning
     owners: dict[str, str] = {}
     for i, institution in enumerate(config.institutions):
         for domain in institution.domains:

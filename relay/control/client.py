@@ -58,6 +58,14 @@ def sources_of(config: Config) -> list[dict[str, Any]]:
     return told
 
 
+def take_keys(config: Config) -> dict[str, list[str]]:
+    """Has the running service take its signing keys anew; what signs then, by institution. Raises OrderError."""
+    told = _told(config, protocol.KEYS, "nothing is signed just now")
+    if not isinstance(told, dict):
+        raise OrderError("the service gave an answer that can't be read")
+    return told
+
+
 def _told(config: Config, what: str, why: str) -> Any:
     path = socket_path(config)
     connection = _connect(path)

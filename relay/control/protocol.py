@@ -5,7 +5,8 @@ A request: `{"verb": "hold", "deliveries": [["QUEUE-ID", 0], ...]}`, and where i
 ...], "refused": [["QUEUE-ID", 0, WHY], ...]}`, or `{"error": SENTENCE}`. The verb `reprint` knows besides
 `"printer": NAME` and `"mark": true` or `false`; what it did has a sixth place, the number of what was made.
 The question `{"ask": "metrics"}` is answered with `{"metrics": TEXT}`, and `{"ask": "sources"}` with
-`{"sources": [...]}` (`relay.control.sources`).
+`{"sources": [...]}` (`relay.control.sources`). `{"ask": "keys"}` has the signing keys taken anew from where they
+are, and is answered with what signs now, `{"keys": {INSTITUTION: ["SELECTOR._domainkey.DOMAIN", ...]}}`.
 Refuses, with OrderError and a sentence, what is not such a line.
 """
 
@@ -116,7 +117,7 @@ def _for_all(said: dict[str, Any]) -> tuple[str, bool, str]:
     return why, more, account
 
 
-METRICS, SOURCES = "metrics", "sources"
+METRICS, SOURCES, KEYS = "metrics", "sources", "keys"
 """What can be asked."""
 
 

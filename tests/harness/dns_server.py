@@ -1,8 +1,9 @@
 """An authoritative DNS server for whatever a test publishes, and a DKIM verifier that asks it.
 
-Answers on UDP and TCP at 127.0.0.1. A name that was not published is NXDOMAIN, a published name without that type is
-an empty answer; with `fail` a name is SERVFAIL. An answer that does not fit a UDP datagram is truncated, so that the
-client comes again over TCP. Recursion, transfers and zones cut into delegations are not its business.
+Answers on UDP and TCP at 127.0.0.1, or another loopback address. A name that was not published is NXDOMAIN, a published
+name without that type is an empty answer; with `fail` a name is SERVFAIL. An answer that does not fit a UDP datagram is
+truncated, so that the client comes again over TCP. Recursion, transfers and zones cut into delegations are not
+its business.
 
 `verify_dkim` is independent of slip-relay: dkimpy checks the signature against the key in this DNS.
 """
@@ -34,9 +35,10 @@ TTL = 60
 class DnsServer:
     """The server. `async with DnsServer(port) as dns:`; publish before or while it runs."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = LOCALHOST) -> None:
         self.port = port
-        self.address = f"{LOCALHOST}:{port}"
+        self._host = host
+        self.address = f"{host}:{port}"
         self.questions: list[tuple[str, str]] = []
         "Every question asked so far: name without the final dot, and type."
         self._records: dict[tuple[dns.name.Name, dns.rdatatype.RdataType], dns.rrset.RRset] = {}
@@ -64,8 +66,8 @@ class DnsServer:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), (LOCALHOST, self.port))
-        self._tcp = await asyncio.start_server(self._serve_stream, LOCALHOST, self.port)
+        self._udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), (self._host, self.port))
+        self._tcp = await asyncio.start_server(self._serve_stream, self._host, self.port)
         return self
 
     async def __aexit__(

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from relay.cli import command
-from relay.cli.dkim import pem
 from relay.dns.dkim_record import key_text
+from relay.outgoing.private_key import pem
 from tests.harness import toml
 from tests.harness.dns_server import DnsServer
 from tests.harness.institution import Institution, Ports
