@@ -105,7 +105,7 @@ class Appliance:
             await self._stop()
 
     async def _serve(self, stop: asyncio.Event) -> None:
-        if self._config.printers or self._config.reads_letters:
+        if self._config.queues or self._config.reads_letters:
             await self._renderer.start()
         await self._open_control()
         await self._spf.open()
@@ -172,20 +172,20 @@ class Appliance:
 
     async def _check_cups(self) -> None:
         """What is wrong with the queues is said; letters go out and slips are taken all the same."""
-        if not self._config.printers:
+        if not self._config.queues:
             return
         try:
             queues = await self._cups.queues()
         except PrintError as error:
             self._maillog.service("cups-away", why=f"{error}; mend cups.server in the configuration, or start CUPS")
             return
-        for printer in self._config.printers:
+        for printer in self._config.queues:
             if printer.queue not in queues:
                 self._maillog.service("queue-missing", printer=printer.name, queue=printer.queue)
 
     def _try_profiles(self) -> None:
         """A template that is wrong holds slips, and no other mail: it is said, and is no reason not to start."""
-        for name in sorted({printer.profile for printer in self._config.printers}):
+        for name in sorted({printer.profile for printer in self._config.queues}):
             for setting, fault in trial.faults(self._config.profile(name)):
                 self._maillog.service("profile-wrong", profile=name, setting=setting, why=fault)
 
@@ -201,7 +201,7 @@ class Appliance:
                 hop, hostname, self._assembler, resolver, self._maillog, backoff_first=backoff
             )
         desks: dict[str, PrinterTransport] = {}
-        for printer in config.printers:
+        for printer in config.queues:
             transport = PrinterTransport(printer, config, self._store, self._renderer, self._cups, self._maillog, desks)
             transports[PRINT + printer.name] = desks[printer.name] = transport
         for rule in config.rules:
@@ -215,7 +215,7 @@ class Appliance:
     def _build_gates(self) -> dict[str, Gate]:
         """The gate for each printer whose slips wait for hours or release times."""
         gates = {}
-        for printer in self._config.printers:
+        for printer in self._config.queues:
             calendar = Calendar.of(printer, self._config.server.time_zone)
             if calendar is not None:
                 binder = BatchBinder(printer, self._config, self._store, self._renderer, self._cups, self._maillog)

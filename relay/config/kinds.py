@@ -223,5 +223,9 @@ Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
 Text = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\s\x00-\x1f]+$")]
 """A word without spaces."""
 
+OptionalName = Annotated[str, AfterValidator(lambda value: _name(value) if value else value)]
+OptionalText = Annotated[str, Field(max_length=255, pattern=r"^[^\s\x00-\x1f]*$")]
+"""Empty for none."""
+
 IpAddress = Annotated[str, AfterValidator(_ip_address)]
 Port = Annotated[int, Field(ge=1, le=65535)]

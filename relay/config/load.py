@@ -234,9 +234,13 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
                 ("printers", i, "institution"),
                 f"there is no institution {printer.institution!r} ({choices(institutions)})",
             )
-        if printer.profile not in profiles:
+        for address in printer.forward_to:
+            if config.printer_for(parse_address(address)) is not None:
+                meaning = f"{address} stands for a printer: name the address that the printer has itself"
+                yield ("printers", i, "forward_to"), meaning
+        if printer.queue and printer.profile not in profiles:
             yield ("printers", i, "profile"), f"there is no profile {printer.profile!r} ({choices(profiles)})"
-        beside = {each.name for each in config.printers if each.institution == printer.institution} - {printer.name}
+        beside = {each.name for each in config.queues if each.institution == printer.institution} - {printer.name}
         for setting, names in printer.names_of_others:
             for name in names:
                 if name not in beside:

@@ -89,7 +89,7 @@ async def test_a_rotation_from_its_begin_to_its_end(
     assert read_folder(folder).signs == ("new",)
 
     (retired,) = read_folder(folder).retired
-    monkeypatch.setattr(dkim_rotate.time, "time", lambda: retired.record_until + 1)
+    monkeypatch.setattr("relay.cli.dkim_rotate.time.time", lambda: retired.record_until + 1)
     assert f"{OLD}: it may go now: remove the record, and {folder}/old.pem" in (await run(config)).output
     dns.remove(OLD)
     assert f"{OLD}: it is gone, and so is the need of {folder}/old.pem" in (await run(config)).output
