@@ -21,6 +21,7 @@ from relay.control.desk import Desk
 from relay.control.place import socket_path
 from relay.control.server import ControlSocket
 from relay.control.sources import report
+from relay.control.trials import Trials, WatchedAssembler
 from relay.delivery.attempt import Attempts
 from relay.delivery.gates import Gate
 from relay.delivery.runner import Runner
@@ -33,7 +34,6 @@ from relay.intake.spf_sources import SpfSources
 from relay.intake.staging import Staging
 from relay.maillog import MailLog
 from relay.notices.post import Post
-from relay.outgoing.assemble import Assembler
 from relay.outgoing.sign import Signer
 from relay.pictures.fetch import Fetcher
 from relay.pictures.shelf import Shelf
@@ -69,18 +69,20 @@ class Appliance:
         self._renderer = RenderPool(config.rendering, copies, self._fetcher.want if self._fetcher else None)
         self._cups = CupsServer(config.cups)
         self._signer = Signer(config.institutions)
-        self._assembler = Assembler(config, self._signer)
+        self._trials = Trials(config)
+        self._assembler = WatchedAssembler(config, self._signer, self._trials)
         self._transports = self._build_transports()
         attempts = Attempts(config, self._store, self._transports, Notifier(config), self._maillog)
         self._runner = Runner(self._store, attempts, self._transports, self._maillog, self._build_gates())
         self._retention = Retention(self._store, config.spool, self._maillog)
         self._notices = Post(config, self._store, self._maillog)
-        desk = Desk(config, self._store, self._maillog, self._runner.reopen)
+        desk = Desk(config, self._store, self._maillog, self._runner.reopen, self._trials)
         self._spf = SpfSources(config, Resolver(config.dns), self._maillog)
         questions: dict[str, Callable[[], object]] = {
             protocol.METRICS: self._maillog.metrics.text,
             protocol.SOURCES: partial(report, config, self._spf),
             protocol.KEYS: self._take_keys,
+            protocol.TRIALS: self._trials.seen,
         }
         self._control = ControlSocket(socket_path(config), desk, questions, self._maillog)
         policy = Policy(config, self._spf)
