@@ -29,11 +29,13 @@ _COLUMNS = (
 _LABELS: dict[Topic, str] = {
     "dkim": "DKIM",
     "spf": "SPF",
+    "from-spf": "SPF of From",
     "helo-spf": "SPF of HELO",
     "dmarc": "DMARC",
     "alignment": "alignment",
     "mx": "MX",
     "ptr": "PTR",
+    "relay": "relay",
 }
 _VERDICTS = {"ok": "ok", "warn": "warn", "wrong": "WRONG", "unknown": "could not be asked"}
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relay.cli.dns_relays import relay_findings
 from relay.config.institutions import Institution
 from relay.config.next_hops import NextHop
 from relay.config.settings import Config
 from relay.dns.answers import Answers
 from relay.dns.dkim_record import check_key
 from relay.dns.dmarc_check import Sent, check_dmarc
+from relay.dns.ex_libris import check_ex_libris
 from relay.dns.findings import Finding
 from relay.dns.hosts_check import check_bounce_mx, check_name
 from relay.dns.resolver import Resolver
-from relay.dns.spf_check import Senders, check_ex_libris, check_spf, senders_of
+from relay.dns.spf_check import Senders, check_from_spf, check_spf, senders_of
 from relay.errors import DnsError, NoSuchDomain, SpfError
 from relay.mail.address import ascii_domain, parse_address
 from relay.outgoing.keys import load_keys
@@ -48,11 +50,17 @@ async def _of_institution(config: Config, institution: Institution, answers: Ans
         findings.append(senders)
     else:
         findings.append(await check_spf(answers, domain, senders, is_ours=is_ours))
+    domains = [ascii_domain(each) for each in institution.domains]
+    if not isinstance(senders, Finding):
+        findings += [await check_from_spf(answers, each, senders) for each in domains if each != domain]
     sent = Sent(domain, tuple(ascii_domain(key.domain) for key in institution.dkim))
-    for each in map(ascii_domain, institution.domains):
+    for each in domains:
         findings += await check_dmarc(answers, each, sent)
+    for each in _and_parents(domains):
         if each != domain and (advised := await check_ex_libris(answers, each)) is not None:
             findings.append(advised)
+    for hop in _hops(config, institution):
+        findings += await relay_findings(config, institution, hop, domain, answers)
     if is_ours:
         findings.append(await check_bounce_mx(answers, domain))
     return findings
@@ -99,6 +107,12 @@ def _sends_from(hop: NextHop) -> tuple[str, ...]:
 def _sending_hosts(config: Config, hop: NextHop) -> list[str]:
     """Whose addresses count where nothing else is said."""
     return list(dict.fromkeys(host for host, _ in hop.smarthosts)) or [ascii_domain(config.server.hostname)]
+
+
+def _and_parents(domains: list[str]) -> list[str]:
+    """Domains, and those above them: letters may have been sent in the name of the university before."""
+    parents = (each.split(".", depth)[depth] for each in domains for depth in range(1, each.count(".")))
+    return list(dict.fromkeys([*domains, *parents]))
 
 
 def _hops(config: Config, institution: Institution) -> list[NextHop]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, cast
@@ -53,6 +54,11 @@ class DnsServer:
         known = list(self._records.get((owner, rdatatype), ()))
         fresh = dns.rrset.from_text_list(owner, ttl, "IN", rdatatype, texts)
         self._records[owner, rdatatype] = dns.rrset.from_rdata_list(owner, ttl, [*known, *fresh])
+
+    def add_strings(self, name: str, strings: Sequence[str], ttl: int = TTL) -> None:
+        """Publish a TXT record that is cut into these strings."""
+        owner, quoted = _name(name), " ".join(f'"{string}"' for string in strings)
+        self._records[owner, dns.rdatatype.TXT] = dns.rrset.from_text_list(owner, ttl, "IN", "TXT", [quoted])
 
     def remove(self, name: str, kind: str | None = None) -> None:
         """Take back what was published at a name, or one type of it."""

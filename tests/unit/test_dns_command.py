@@ -79,6 +79,7 @@ async def test_all_is_right(config: Tree, tmp_path: Path) -> None:
     assert [row.split("  ")[0] for row in rows] == [
         "DKIM",
         "SPF",
+        "SPF of From",
         "DMARC",
         "alignment",
         "MX",
@@ -208,13 +209,13 @@ async def test_the_zone_of_the_demo_library_is_right(tmp_path: Path) -> None:
         ran = await asyncio.to_thread(CliRunner().invoke, command, ["dns", "-c", str(library.config), "--json"])
     assert ran.exit_code == 0
     verdicts = [finding["verdict"] for part in json.loads(ran.output) for finding in part["findings"]]
-    assert verdicts == ["ok"] * 5
+    assert verdicts == ["ok"] * 6
 
 
 async def test_explain_says_why_each_matters(config: Tree, tmp_path: Path) -> None:
     lines = (await run(config, tmp_path, "--explain")).output.splitlines()
-    explained = [line.partition(": ")[0] for line in lines[-7:]]
-    assert explained == ["DKIM", "SPF", "DMARC", "alignment", "MX", "SPF of HELO", "PTR"]
+    explained = [line.partition(": ")[0] for line in lines[-8:]]
+    assert explained == ["DKIM", "SPF", "SPF of From", "DMARC", "alignment", "MX", "SPF of HELO", "PTR"]
     assert lines[-1].startswith("PTR: Many receivers refuse clients whose address has no name")
 
 
