@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relay.cli.dns_relays import relay_findings
-from relay.config.institutions import Institution
+from relay.config.institutions import DkimKey, Institution
 from relay.config.next_hops import NextHop
 from relay.config.settings import Config
 from relay.dns.answers import Answers
@@ -18,6 +18,7 @@ from relay.dns.resolver import Resolver
 from relay.dns.spf_check import Senders, check_from_spf, check_spf, senders_of
 from relay.errors import DnsError, NoSuchDomain, SpfError
 from relay.mail.address import ascii_domain, parse_address
+from relay.outgoing.key_folder import read_folder
 from relay.outgoing.keys import load_keys
 
 
@@ -39,8 +40,10 @@ async def look(config: Config) -> list[Part]:
 
 async def _of_institution(config: Config, institution: Institution, answers: Answers) -> list[Finding]:
     findings: list[Finding] = []
-    for key in (key for table in institution.dkim for key in load_keys(table)):
-        findings.append(await check_key(answers, key.domain, key.selector, key.private.public_key()))
+    for table in institution.dkim:
+        for key in load_keys(table):
+            findings.append(await check_key(answers, key.domain, key.selector, key.private.public_key()))
+        findings += await _next_keys(table, answers)
     if not institution.dkim:
         advice = "slip-relay dkim keygen makes a key; name it in [[institutions.dkim]]"
         findings.append(Finding("dkim", institution.domains[0], "a key", "no key: letters go unsigned", "warn", advice))
@@ -63,6 +66,20 @@ async def _of_institution(config: Config, institution: Institution, answers: Ans
         findings += await relay_findings(config, institution, hop, domain, answers)
     if is_ours:
         findings.append(await check_bounce_mx(answers, domain))
+    return findings
+
+
+async def _next_keys(table: DkimKey, answers: Answers) -> list[Finding]:
+    """Keys that are to sign as soon as the DNS has their records: nothing is wrong while it has not."""
+    if table.key_folder is None:
+        return []
+    folder, findings = read_folder(table.key_folder), []
+    for selector in folder.coming:
+        found = await check_key(answers, ascii_domain(table.domain), selector, folder.key(selector).public_key())
+        if found.verdict != "unknown":
+            advice = "the next key: publish its record, and call slip-relay dkim rotate, which changes to it"
+            found = replace(found, verdict="warn", advice=advice)
+        findings.append(found)
     return findings
 
 

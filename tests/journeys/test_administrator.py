@@ -150,6 +150,7 @@ async def test_a_letter_to_the_world_shows_every_step(office: Story) -> None:
     assert whats(sent) == ["accepted", "way", "envelope", "signed", "delivered", "next hop"]
     assert "/0 to reader@patron.example by default" in sent.stdout
     assert "rsa-sha256 d=lib.example s=demo, verified with our public key" in sent.stdout
+    assert "taken by 127.0.0.1 (TLSv1.3, opportunistic)" in sent.stdout
     (taken,) = office.taken_for("reader@patron.example")
     assert f"MAIL FROM:<{taken.mail_from}> RCPT TO:<reader@patron.example>" in sent.stdout
     assert taken.mail_from.endswith("@bounces.lib.example")

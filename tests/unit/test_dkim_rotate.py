@@ -198,6 +198,24 @@ async def test_the_next_keys_are_like_those_that_sign(config: Tree, folder: Path
 
 
 @pytest.mark.asyncio
+async def test_dns_knows_the_key_that_comes(config: Tree, folder: Path, dns: DnsServer) -> None:
+    publish(dns, folder, "old")
+    await run(config, "--begin", "--selector", "new")
+
+    async def keys() -> dict[str, tuple[str, str]]:
+        path = Path(config["server"]["secret"]["file"]).with_name("relay.toml")
+        ran = await asyncio.to_thread(CliRunner().invoke, command, ["dns", "-c", str(path), "--json"])
+        found = [each for part in json.loads(ran.stdout) for each in part["findings"] if each["topic"] == "dkim"]
+        return {each["name"]: (each["verdict"], each["says"]) for each in found}
+
+    assert await keys() == {OLD: ("ok", "our key"), NEW: ("warn", "no record")}
+    publish(dns, folder, "new")
+    assert await keys() == {OLD: ("ok", "our key"), NEW: ("warn", "our key")}
+    await run(config)
+    assert await keys() == {NEW: ("ok", "our key")}
+
+
+@pytest.mark.asyncio
 async def test_new_files_are_read_by_whom_the_present_key_is_read(config: Tree, folder: Path) -> None:
     await run(config, "--begin", "--selector", "new")
     old, new, state = (folder / name for name in ("old.pem", "new.pem", STATE))
