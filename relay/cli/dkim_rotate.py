@@ -32,7 +32,7 @@ from relay.dns.authorities import texts_everywhere
 from relay.dns.dkim_record import judge_record, key_record
 from relay.dns.findings import Record
 from relay.dns.resolver import Resolver
-from relay.errors import AddressError, DnsError, OrderError, StartError
+from relay.errors import AddressError, DnsError, NoService, OrderError, StartError
 from relay.mail.address import ascii_domain, parse_domain
 from relay.outgoing.key_folder import KeyFolder, read_folder
 from relay.outgoing.private_key import BITS, PrivateKey, kind_of, new_private_key
@@ -240,19 +240,23 @@ async def _look(resolver: Resolver, table: DkimKey, folder: KeyFolder, selector:
 
 
 def _switch(config: Config, table: DkimKey, folder: KeyFolder, told: _Teller) -> KeyFolder:
-    """From now on the next keys sign; the running service hears of it."""
-    folder = folder.switched(time.time() + (table.expires_after or _longest(config)))
-    folder.write()
+    """From now on the next keys sign; the running service takes them. When it can't, all stays as it was: both records
+    are published, so that it does not matter with which of the two it signs meanwhile.
+    """
+    switched = folder.switched(time.time() + (table.expires_after or _longest(config)))
+    switched.write()
+    names = {_record(table, switched, name).name for name in switched.signs}
     try:
-        took = take_keys(config)
+        if not any(names <= set(each) for each in take_keys(config).values()):
+            raise OrderError("it runs with a configuration from before this key_folder: start it again")
+    except NoService:
+        told("no service runs here: it signs with the new key from its next start")
+        return switched
     except OrderError as error:
-        told(f"{error}: it signs with the new key from its next start (or SIGHUP)")
-        return folder
-    names = {_record(table, folder, name).name for name in folder.signs}
-    if not any(names <= set(each) for each in took.values()):
-        raise StartError("the service did not take the new key; look for event=keys-kept in its log")
+        folder.write()
+        raise StartError(f"the service does not take the new key, and signs with that of before: {error}") from None
     told("the service signs with it now")
-    return folder
+    return switched
 
 
 def _longest(config: Config) -> float:

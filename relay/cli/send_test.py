@@ -19,6 +19,7 @@ import click
 from relay.cli import shapes
 from relay.cli.options import as_duration, config_option, json_option, load_or_exit
 from relay.cli.tables import clean
+from relay.cli.waiting import Waiting
 from relay.config.settings import Config
 from relay.control.client import on_behalf_of, orders_for, trials_of
 from relay.control.protocol import SendTest
@@ -70,7 +71,7 @@ def send_test(
     with orders_for(config) as give:
         queue_id = give(SendTest(to, institution, on_behalf_of())).done[0].key[0]
     history, steps = _follow(config, queue_id, seconds, quiet=as_json)
-    verdict, why = _verdict(history)
+    verdict, why = _verdict(history, Waiting(config))
     if as_json:
         shapes.print_json({"id": queue_id, "verdict": verdict, "why": why, "steps": [asdict(step) for step in steps]})
     else:
@@ -179,7 +180,7 @@ def _paper(delivery: DeliveryHistory) -> Iterator[Step]:
         yield Step(line.settled_at, "paper", f"{line.evidence}{sides}{hint}")
 
 
-def _verdict(history: MessageHistory) -> tuple[str, str]:
+def _verdict(history: MessageHistory, waiting: Waiting) -> tuple[str, str]:
     """`delivered`, `failed` or `not settled`, and the sentence that says why."""
     lines = [each.line for each in history.deliveries]
     bad = [line for line in lines if line.state not in OPEN and line.state != State.DELIVERED]
@@ -188,7 +189,8 @@ def _verdict(history: MessageHistory) -> tuple[str, str]:
         return "failed", f"{bad[0].queue_id}/{bad[0].number} is {bad[0].state}: {bad[0].reason}"
     open_ = [line for line in lines if line.state in OPEN]
     if open_:
-        reason = open_[0].reason or "it waits for its turn"
+        hours = waiting.in_words(open_[0].state, open_[0].route, open_[0].received_at)
+        reason = hours or open_[0].reason or "it waits for its turn"
         return "not settled", f"{open_[0].queue_id}/{open_[0].number} is {open_[0].state}: {reason}"
     took = max((line.settled_at or 0.0 for line in lines), default=0.0) - history.message.received_at
     return "delivered", f"in {took:.1f} s"

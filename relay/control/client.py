@@ -19,7 +19,7 @@ from relay.control import protocol
 from relay.control.desk import Desk, account
 from relay.control.place import reachable, socket_path
 from relay.control.protocol import AnyRequest
-from relay.errors import OrderError, StartError
+from relay.errors import NoService, OrderError, StartError
 from relay.maillog import MailLog
 from relay.spool.engine import Place
 from relay.spool.orders import Result
@@ -59,7 +59,9 @@ def sources_of(config: Config) -> list[dict[str, Any]]:
 
 
 def take_keys(config: Config) -> dict[str, list[str]]:
-    """Has the running service take its signing keys anew; what signs then, by institution. Raises OrderError."""
+    """Has the running service take its signing keys anew; what signs then, by institution. Raises NoService, or
+    OrderError when it can't, and signs as before.
+    """
     told = _told(config, protocol.KEYS, "nothing is signed just now")
     if not isinstance(told, dict):
         raise OrderError("the service gave an answer that can't be read")
@@ -78,7 +80,7 @@ def _told(config: Config, what: str, why: str) -> Any:
     path = socket_path(config)
     connection = _connect(path)
     if connection is None:
-        raise OrderError(f"no service answers at {path}: {why}")
+        raise NoService(f"no service answers at {path}: {why}")
     with connection, connection.makefile("rb") as answers:
         return protocol.read_told(what, _said(connection, answers.readline, protocol.write_question(what)) or b"")
 

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from relay.cli import command
 from relay.dns.dkim_record import key_text
 from relay.errors import RelayError
+from relay.outgoing.key_folder import read_folder
 from relay.outgoing.private_key import new_private_key, pem, read_private_key
 from tests.harness import samples
 from tests.harness.appliance import Refused
@@ -131,6 +132,22 @@ async def test_a_key_is_changed_while_mail_goes_on(office: Story, keys: Path) ->
         assert taken.mail_from == "alma-bounces@law.example"
         assert await office.verdict(taken)
     assert "event=keys-taken institution=law" in office.appliance.log.read_text(encoding="utf-8")
+
+
+async def test_a_key_that_the_service_can_t_use_changes_nothing(office: Story, keys: Path) -> None:
+    """What the service can't read is not what it is told to sign with at its next start either."""
+    await run(office, "dkim", "rotate", "--begin", "--selector", "third")
+    office.playground.dns.add("third._domainkey.law.example", "TXT", record(keys / "third.pem"))
+    demo_key = office.playground.institution.dkim_key
+    good = demo_key.read_bytes()
+    demo_key.write_text("no key any more", encoding="utf-8")
+    failed = await run(office, "dkim", "rotate")
+    assert failed.returncode == 1
+    assert "the service does not take the new key, and signs with that of before" in failed.stderr
+    assert read_folder(keys).signs == ("new",)
+    demo_key.write_bytes(good)
+    assert (await run(office, "dkim", "rotate")).returncode == 0
+    assert read_folder(keys).signs == ("third",)
 
 
 async def test_keys_that_can_t_be_read_are_left_out_and_told(office: Story, keys: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from relay.bounces.notify import Notifier
+from relay.bounces.own_mail import way_to
 from relay.cli import command
 from relay.config.load import load
 from relay.config.settings import Config
@@ -114,6 +115,13 @@ def test_with_a_queue_it_is_printed_as_well(make: Make) -> None:
 )
 def test_rules_print_on_it_and_copy_to_it(make: Make, rule: dict[str, Any], recipient: str, found: list[str]) -> None:
     assert ways(decide(make(rule), arrival(recipient))) == found
+
+
+def test_mail_of_ours_does_not_go_there(make: Make) -> None:
+    config = make({"recipient": "it@lib.example", "print": "branch"})
+    for address in ("branch@print.lib.example", "it@lib.example"):
+        assert way_to(config, config.institution("demo"), parse_address(address)) is None
+    assert way_to(config, config.institution("demo"), parse_address("other@lib.example")) is not None
 
 
 def test_nobody_else_s_slips_go_there(make: Make) -> None:
