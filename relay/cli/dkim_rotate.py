@@ -15,12 +15,10 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from relay.cli import shapes
 from relay.cli.options import as_duration, config_option, json_option, load_or_exit
@@ -35,7 +33,7 @@ from relay.dns.resolver import Resolver
 from relay.errors import AddressError, DnsError, NoService, OrderError, StartError
 from relay.mail.address import ascii_domain, parse_domain
 from relay.outgoing.key_folder import KeyFolder, read_folder
-from relay.outgoing.private_key import BITS, PrivateKey, kind_of, new_private_key
+from relay.outgoing.next_keys import fresh_names, make_next, names_of
 
 LOOK_EVERY = 10.0
 """Seconds between two looks at the DNS."""
@@ -82,7 +80,7 @@ def rotate(config_path: Path, domain: str, begin: bool, selector: str, seconds: 
         told = _Teller(quiet=as_json)
         folder = read_folder(table.key_folder)
         if begin:
-            folder = _begin(folder, table, selector, told)
+            folder = _begin(folder, selector, told)
         shown: list[Shown] = []
         if folder.coming:
             shown = asyncio.run(_wait(config, table, folder, seconds, told))
@@ -147,52 +145,21 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(opened)
 
 
-def _begin(folder: KeyFolder, table: DkimKey, selector: str, told: _Teller) -> KeyFolder:
-    """Makes the next key of each kind that signs. What the folder says comes first, and then the keys: until they are
-    named in it, what signs is what signed.
-    """
-    if folder.coming:
-        if selector and _names(selector, folder) != folder.coming:
-            raise StartError(
-                f"the rotation to {' and '.join(folder.coming)} is under way; it ends before another begins"
-            )
-        told(f"the rotation to {' and '.join(folder.coming)} is under way")
-        return folder
-    present = [folder.key(each) for each in folder.signs]
-    names = _names(selector, folder) if selector else _fresh_names(folder)
-    folder.write()
-    for name, key in zip(names, present, strict=True):
-        folder.add(name, _like(key))
-    folder = KeyFolder(folder.path, folder.signs, names, folder.retired)
-    folder.write()
-    told(f"made {', '.join(str(folder.file(name)) for name in names)}; publish for {table.domain}:\n")
-    for name in names:
-        told(_record(table, folder, name).zone_line)
-    told("")
-    return folder
-
-
-def _names(selector: str, folder: KeyFolder) -> tuple[str, ...]:
-    """The selectors of the next keys: for Ed25519 beside RSA with `-ed25519`. Raises UsageError."""
+def _begin(folder: KeyFolder, selector: str, told: _Teller) -> KeyFolder:
+    """Makes the next keys, where none are on their way."""
     try:
-        name = ascii_domain(parse_domain(selector))
+        names = names_of(selector, folder) if selector else ()
     except AddressError as error:
         raise click.UsageError(str(error)) from None
-    return (name, f"{name}-ed25519")[: len(folder.signs)]
-
-
-def _fresh_names(folder: KeyFolder) -> tuple[str, ...]:
-    today = f"s{date.today():%Y%m%d}"
-    for suffix in ("", *"bcdefghijklmnopqrstuvwxyz"):
-        names = _names(today + suffix, folder)
-        if not any(folder.file(name).exists() for name in names):
-            return names
-    raise StartError("so many keys were made today: name one with --selector")
-
-
-def _like(key: PrivateKey) -> PrivateKey:
-    """A new key of the same kind; of RSA at least as long, and never shorter than keygen makes them."""
-    return new_private_key(kind_of(key), max(key.key_size, BITS) if isinstance(key, RSAPrivateKey) else BITS)
+    if folder.coming:
+        under_way = f"the rotation to {' and '.join(folder.coming)} is under way"
+        if names not in ((), folder.coming):
+            raise StartError(f"{under_way}; it ends before another begins")
+        told(under_way)
+        return folder
+    folder = make_next(folder, names or fresh_names(folder))
+    told(f"made {', '.join(str(folder.file(name)) for name in folder.coming)}")
+    return folder
 
 
 async def _wait(config: Config, table: DkimKey, folder: KeyFolder, seconds: float, told: _Teller) -> list[Shown]:
@@ -202,17 +169,16 @@ async def _wait(config: Config, table: DkimKey, folder: KeyFolder, seconds: floa
     while True:
         resolver = Resolver(config.dns)
         shown = [await _look(resolver, table, folder, name) for name in folder.coming]
+        missing = [each for each in shown if not each.is_there]
         said = "\n".join(f"{each.record.name}: {each.says}" for each in shown)
         if said != last:
             told(said)
+        if missing and not last:
+            told("\n".join(["\nto publish:", *(each.record.zone_line for each in missing), ""]))
         last, left = said, deadline - time.monotonic()
-        if all(each.is_there for each in shown):
-            return shown
-        if left <= 0:
-            for each in shown:
-                if not each.is_there:
-                    told(f"\nto publish:\n{each.record.zone_line}")
-            told("\nit is signed with the key of before; when the record is published, call this again")
+        if missing and left <= 0:
+            told("it is signed with the key of before; when the record is published, call this again")
+        if not missing or left <= 0:
             return shown
         await asyncio.sleep(min(LOOK_EVERY, left))
 

@@ -215,7 +215,7 @@ def _by_rule(config: Config, rule: Rule, institution: str, recipient: Address) -
 def _ordinary(config: Config, institution: str, recipient: Address) -> Decision:
     printer = config.printer_for(recipient)
     if printer is not None and printer.institution == institution:
-        return _to_printer(config, printer, f"the mailbox stands for the printer {printer.name}")
+        return _to_printer(config, printer, f"the mailbox of the printer {printer.name}")
     name = config.institution(institution).next_hop or "default"
     because = f"the next hop of the institution {institution}"
     return Decision(Route(name, because, destination(config, name, recipient)), because)

@@ -85,7 +85,7 @@ def test_a_slip_goes_to_the_addresses_of_its_printer_instead_of_paper(make: Make
     assert ways(decision) == BY_MAIL
     assert decision is not None
     assert not decision.is_one_way
-    assert decision.because == "the mailbox stands for the printer branch"
+    assert decision.because == "the mailbox of the printer branch"
 
 
 def test_with_a_queue_it_is_printed_as_well(make: Make) -> None:
