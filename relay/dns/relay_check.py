@@ -155,8 +155,10 @@ def _certificate(way: Way) -> Finding:
 
 
 def _greeting(way: Way) -> Finding:
-    """Where the Envelope-From is empty, Google goes by the name in EHLO."""
-    must = "a name of your domains in EHLO, for DSNs"
+    """Where the Envelope-From is empty, Google goes by who logs in, or by the name in EHLO."""
+    must = "a login, or a name of your domains in EHLO, for DSNs"
+    if way.username is not None:
+        return _finding(way, must, f"login as {way.username}", "ok")
     advice = f"let server.hostname be a name in {' or '.join(way.domains)}: DSNs have an empty Envelope-From"
     return _finding(way, must, way.ehlo, "ok" if _is_in(way.ehlo, way.domains) else "wrong", advice)
 

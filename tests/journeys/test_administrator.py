@@ -47,7 +47,13 @@ def extra(keys: Path) -> dict[str, Any]:
         ],
         "sources": [{"name": "law", "institutions": ["law"], "networks": ["127.0.0.1/32"], "recipients": []}],
         "printers": [
-            {"name": "branch", "institution": "demo", "mailboxes": ["branch@print.lib.example"], "forward_to": [OWN]},
+            {
+                "name": "branch",
+                "institution": "demo",
+                "mailboxes": ["branch@print.lib.example"],
+                "forward_to": [OWN],
+                "notify": "circulation@lib.example",
+            },
             {
                 "name": "hall",
                 "institution": "demo",
@@ -207,6 +213,17 @@ async def test_slips_go_to_an_address_as_they_came_and_signed(office: Story) -> 
     assert body(taken.content) == body(slip)
     assert await office.verdict(taken)
     assert taken.mail_from.endswith("@bounces.lib.example")
+
+
+async def test_the_desk_hears_of_a_slip_that_its_printer_s_address_does_not_take(office: Story) -> None:
+    office.next_hop.refuse_next(550, at="rcpt", text="5.1.1 no printer of that name")
+    slip = samples.request_slip(recipient="branch@print.lib.example")
+    queue_id = await office.submit(slip, "branch@print.lib.example")
+    await until(lambda: office.taken_for("circulation@lib.example"), "the DSN")
+    (dsn,) = office.taken_for("circulation@lib.example")
+    assert dsn.mail_from == ""
+    assert b"no printer of that name" in dsn.content
+    assert [line.state for line in office.deliveries(queue_id)] == ["delivered", "failed"]
 
 
 async def test_a_slip_is_printed_and_sent_where_a_printer_has_both(office: Story) -> None:

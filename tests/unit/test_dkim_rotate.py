@@ -30,6 +30,7 @@ from tests.harness.waiting import free_ports, until
 Tree = dict[str, Any]
 
 ZONE = "lib.example"
+FIRST = pem(new_private_key("rsa"))
 OLD, NEW = f"old._domainkey.{ZONE}", f"new._domainkey.{ZONE}"
 
 
@@ -43,7 +44,7 @@ async def dns() -> AsyncIterator[DnsServer]:
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "dkim"
     made.mkdir(mode=0o750)
-    (made / "old.pem").write_bytes(pem(new_private_key("rsa")))
+    (made / "old.pem").write_bytes(FIRST)
     (made / "old.pem").chmod(0o640)
     return made
 
@@ -318,6 +319,16 @@ def test_a_folder_that_does_not_say_what_signs_is_refused(folder: Path) -> None:
     for file in folder.glob("*.pem"):
         file.unlink()
     assert "no key is in" in fault()
+
+
+@pytest.mark.asyncio
+async def test_check_finds_a_folder_that_can_t_be_used(config: Tree, folder: Path) -> None:
+    (folder / "second.pem").write_bytes(pem(new_private_key("rsa")))
+    await run(config)
+    path = Path(config["server"]["secret"]["file"]).with_name("relay.toml")
+    ran = await asyncio.to_thread(CliRunner().invoke, command, ["check", "-c", str(path)])
+    assert ran.exit_code == 1
+    assert f"institutions[1].dkim[1].key_folder ('demo'): {folder} has 2 rsa keys (old, second)" in ran.output
 
 
 def test_a_signer_that_takes_other_keys_verifies_what_is_just_being_signed(folder: Path) -> None:

@@ -125,7 +125,7 @@ async def test_a_dns_that_fails_proves_nothing(ask: Callable[..., Any], dns: Dns
     assert (await ask(EXCHANGE))[ACCEPTED][0] == "unknown"
 
 
-async def test_what_google_asks_for(ask: Callable[..., Any], dns: DnsServer, tree: Tree) -> None:
+async def test_what_google_asks_for(ask: Callable[..., Any], dns: DnsServer, tree: Tree, tmp_path: Path) -> None:
     dns.add("bounces.lib.example", "MX", "1 smtp.google.com.")
     found = await ask(GOOGLE)
     assert [verdict for verdict, _, _ in found.values()] == ["ok"] * 4
@@ -134,9 +134,11 @@ async def test_what_google_asks_for(ask: Callable[..., Any], dns: DnsServer, tre
     dns.add("bounces.lib.example", "TXT", "google-site-verification=abc")
     found = await ask(GOOGLE | {"sends_from": ["192.0.2.1"], "tls": "opportunistic"})
     assert [verdict for verdict, _, _ in found.values()] == ["warn", "warn", "ok", "wrong"]
-    verdict, says, advice = found["a name of your domains in EHLO, for DSNs"]
+    verdict, says, advice = found["a login, or a name of your domains in EHLO, for DSNs"]
     assert (verdict, says) == ("wrong", "relay.campus.example")
     assert advice == "let server.hostname be a name in lib.example: DSNs have an empty Envelope-From"
+    login = {"username": "alma@lib.example", "password": {"file": str(tmp_path / "secret")}}
+    assert [verdict for verdict, _, _ in (await ask(GOOGLE | login)).values()] == ["ok"] * 4
 
 
 async def test_a_mailbox_at_microsoft(ask: Callable[..., Any], tree: Tree, tmp_path: Path) -> None:
