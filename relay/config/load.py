@@ -18,6 +18,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from relay.config.printers import Printer
 from relay.config.profiles import BUILT_IN_PROFILES
 from relay.config.rule_checks import Place, choices, unknown_in_rules
 from relay.config.settings import Config, Spool
@@ -238,6 +239,9 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
             if config.printer_for(parse_address(address)) is not None:
                 meaning = f"{address} stands for a printer: name the address that the printer has itself"
                 yield ("printers", i, "forward_to"), meaning
+        if printer.forward_to and not _is_told(config, printer):
+            meaning = "nobody hears what can't be delivered there: set notify, or notify or dsn_to of the institution"
+            yield ("printers", i, "forward_to"), meaning
         if printer.queue and printer.profile not in profiles:
             yield ("printers", i, "profile"), f"there is no profile {printer.profile!r} ({choices(profiles)})"
         beside = {each.name for each in config.queues if each.institution == printer.institution} - {printer.name}
@@ -251,6 +255,14 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
         yield ("pictures", "folder"), "with the spool on a server the folder of the copies has to be named"
     if config.server.secret is not None and len(config.server.secret.reveal()) < 16:
         yield ("server", "secret"), "is shorter than 16 characters"
+
+
+def _is_told(config: Config, printer: Printer) -> bool:
+    """Whether somebody here is told of mail to a printer's own address: a slip must not get lost in silence."""
+    owner = next((each for each in config.institutions if each.name == printer.institution), None)
+    if owner is None:
+        return True  # that is told
+    return bool(printer.notify or owner.notify) or owner.dsn_to not in ("sender", "nobody")
 
 
 def _printed_notices(config: Config, table: str, i: int, told: str | None) -> Iterator[tuple[Place, str]]:

@@ -61,6 +61,7 @@ def extra(keys: Path) -> dict[str, Any]:
                 "queue": "laser",
                 "profile": "a4",
                 "forward_to": ["hall-printer@eprint.example"],
+                "notify": "circulation@lib.example",
             },
         ],
         "rules": [

@@ -38,6 +38,7 @@ BRANCH = {
     "institution": "demo",
     "mailboxes": ["branch@print.lib.example"],
     "forward_to": ["branch-1@eprint.example", "branch-2@eprint.example"],
+    "notify": "branch@lib.example",
 }
 DESK = {
     "name": "desk",
@@ -172,7 +173,8 @@ def test_the_desk_is_told_when_its_printer_can_t_be_written_to(
     make_config: Make, printer: dict[str, Any], institution: dict[str, Any], told: str | None
 ) -> None:
     base = make_config().institutions[0].model_dump(exclude_none=True)
-    config = make_config(institutions=[base | institution], printers=[BRANCH | printer])
+    branch = {name: value for name, value in BRANCH.items() if name != "notify"} | printer
+    config = make_config(institutions=[base | institution], printers=[branch])
     refused = Outcome(State.FAILED, "refused")
 
     def whom(**known: Any) -> str | None:
@@ -216,6 +218,30 @@ def test_mistakes_are_told(tree: dict[str, Any], tmp_path: Path, printer: dict[s
     with pytest.raises(ConfigError) as caught:
         load(path)
     assert complaint in "\n".join(map(str, caught.value.problems))
+
+
+@pytest.mark.parametrize(
+    ("institution", "is_told"),
+    [
+        ({}, False),
+        ({"dsn_to": "nobody"}, False),
+        ({"dsn_to": "it@lib.example"}, True),
+        ({"notify": "it@lib.example"}, True),
+    ],
+)
+def test_somebody_has_to_hear_of_slips_that_can_t_be_delivered(
+    tree: dict[str, Any], tmp_path: Path, institution: dict[str, Any], is_told: bool
+) -> None:
+    tree["institutions"][0] |= institution
+    tree["printers"].append({name: value for name, value in BRANCH.items() if name != "notify"})
+    path = tmp_path / "relay.toml"
+    path.write_text(toml.dumps(tree), encoding="utf-8")
+    try:
+        load(path)
+        found = ""
+    except ConfigError as error:
+        found = "\n".join(map(str, error.problems))
+    assert ("nobody hears what can't be delivered there" in found) is not is_told
 
 
 def test_it_stands_in_for_nobody(tree: dict[str, Any], tmp_path: Path) -> None:
