@@ -7,6 +7,7 @@ sessions, running attempts, renderer, spool; what was not finished is taken up a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from relay.control.desk import Desk
 from relay.control.place import socket_path
 from relay.control.server import ControlSocket
 from relay.control.sources import report
+from relay.control.trials import Trials, WatchedAssembler
 from relay.delivery.attempt import Attempts
 from relay.delivery.gates import Gate
 from relay.delivery.runner import Runner
@@ -34,7 +36,6 @@ from relay.intake.spf_sources import SpfSources
 from relay.intake.staging import Staging
 from relay.maillog import MailLog
 from relay.notices.post import Post
-from relay.outgoing.assemble import Assembler
 from relay.outgoing.sign import Signer
 from relay.pictures.fetch import Fetcher
 from relay.pictures.shelf import Shelf
@@ -69,7 +70,9 @@ class Appliance:
         self._fetcher = Fetcher(copies, Shelf(copies.folder), self._maillog) if copies.folder is not None else None
         self._renderer = RenderPool(config.rendering, copies, self._fetcher.want if self._fetcher else None)
         self._cups = CupsServer(config.cups)
-        self._assembler = Assembler(config, Signer(config.institutions))
+        self._signer = Signer(config.institutions)
+        self._trials = Trials(config)
+        self._assembler = WatchedAssembler(config, self._signer, self._trials)
         resolver = Resolver(config.dns)
         self._policies = _sts_policies(config, resolver, self._maillog)
         self._transports = self._build_transports(resolver)
@@ -77,11 +80,13 @@ class Appliance:
         self._runner = Runner(self._store, attempts, self._transports, self._maillog, self._build_gates())
         self._retention = Retention(self._store, config.spool, self._maillog)
         self._notices = Post(config, self._store, self._maillog)
-        desk = Desk(config, self._store, self._maillog, self._runner.reopen)
+        desk = Desk(config, self._store, self._maillog, self._runner.reopen, self._trials)
         self._spf = SpfSources(config, resolver, self._maillog)
         questions: dict[str, Callable[[], object]] = {
             protocol.METRICS: self._maillog.metrics.text,
             protocol.SOURCES: partial(report, config, self._spf),
+            protocol.KEYS: self._take_keys,
+            protocol.TRIALS: self._trials.seen,
         }
         self._control = ControlSocket(socket_path(config), desk, questions, self._maillog)
         policy = Policy(config, self._spf)
@@ -106,7 +111,7 @@ class Appliance:
             await self._stop()
 
     async def _serve(self, stop: asyncio.Event) -> None:
-        if self._config.printers or self._config.reads_letters:
+        if self._config.queues or self._config.reads_letters:
             await self._renderer.start()
         await self._open_control()
         await self._spf.open()
@@ -138,9 +143,24 @@ class Appliance:
         await runner  # a fault of the runner ends the service, for the service manager to start it anew
 
     def _look_again(self) -> None:
-        """SIGHUP: certificates and SPF names are looked at now."""
+        """SIGHUP: certificates, signing keys and SPF names are looked at now."""
         self._spf.look_now()
         self._listeners.look_now()
+        with contextlib.suppress(StartError):  # it is in the log
+            self._take_keys()
+
+    def _take_keys(self) -> dict[str, list[str]]:
+        """Signing keys are taken anew from where they are; what signs now. Raises StartError when all stay."""
+        before = self._signer.selectors()
+        try:
+            self._signer.load()
+        except StartError as error:
+            self._maillog.service("keys-kept", why=error)
+            raise
+        for institution, names in self._signer.selectors().items():
+            if names != before[institution]:
+                self._maillog.service("keys-taken", institution=institution, signs=" ".join(names))
+        return self._signer.selectors()
 
     async def _open_control(self) -> None:
         """On a server's spool orders can be given without this service, and another one may have the usual socket."""
@@ -164,20 +184,20 @@ class Appliance:
 
     async def _check_cups(self) -> None:
         """What is wrong with the queues is said; letters go out and slips are taken all the same."""
-        if not self._config.printers:
+        if not self._config.queues:
             return
         try:
             queues = await self._cups.queues()
         except PrintError as error:
             self._maillog.service("cups-away", why=f"{error}; mend cups.server in the configuration, or start CUPS")
             return
-        for printer in self._config.printers:
+        for printer in self._config.queues:
             if printer.queue not in queues:
                 self._maillog.service("queue-missing", printer=printer.name, queue=printer.queue)
 
     def _try_profiles(self) -> None:
         """A template that is wrong holds slips, and no other mail: it is said, and is no reason not to start."""
-        for name in sorted({printer.profile for printer in self._config.printers}):
+        for name in sorted({printer.profile for printer in self._config.queues}):
             for setting, fault in trial.faults(self._config.profile(name)):
                 self._maillog.service("profile-wrong", profile=name, setting=setting, why=fault)
 
@@ -192,7 +212,7 @@ class Appliance:
                 hop, hostname, self._assembler, resolver, self._maillog, backoff_first=backoff, policies=self._policies
             )
         desks: dict[str, PrinterTransport] = {}
-        for printer in config.printers:
+        for printer in config.queues:
             transport = PrinterTransport(printer, config, self._store, self._renderer, self._cups, self._maillog, desks)
             transports[PRINT + printer.name] = desks[printer.name] = transport
         for rule in config.rules:
@@ -206,7 +226,7 @@ class Appliance:
     def _build_gates(self) -> dict[str, Gate]:
         """The gate for each printer whose slips wait for hours or release times."""
         gates = {}
-        for printer in self._config.printers:
+        for printer in self._config.queues:
             calendar = Calendar.of(printer, self._config.server.time_zone)
             if calendar is not None:
                 binder = BatchBinder(printer, self._config, self._store, self._renderer, self._cups, self._maillog)

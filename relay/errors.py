@@ -144,6 +144,10 @@ class OrderError(RelayError):
     """An operator's order can't be carried out, or did not reach the service; the message says why."""
 
 
+class NoService(OrderError):
+    """No service runs that could be asked."""
+
+
 class Interrupted(RelayError):
     """The service stops. The delivery stays as it is, and the next start goes on from there."""
 

@@ -4,7 +4,8 @@ Does: decides whether a DSN is due (RFC 3461 5.2, 6), to whom, in which language
 ready for the spool.
 Promises: a DSN never causes another: nobody is told about mail with the null reverse-path, which ours have too (RFC
 3461 6.1, RFC 3834 2). NOTIFY is kept to; where nothing was said, failures and delays are told. No DSN comes onto paper.
-Slips that are held or uncertain make none: they are the desk's. Neither does mail that a rule discards.
+Slips that are held or uncertain make none: they are the desk's. Neither does mail that a rule discards. Of a slip that
+went to a printer's own address those are told who are told of the printer's trouble (`notify`), where one is named.
 Known limits: nobody is told where the addressee is a printer's mailbox; what the DSN would say stands in the spool.
 """
 
@@ -77,11 +78,21 @@ class Notifier:
         institution = self._institutions.get(delivery.message.institution)
         if institution is None or not _is_wanted(kind, delivery.notify):
             return None
-        to = _addressee(institution, delivery.message)
+        to = self._desk(institution, delivery) or _addressee(institution, delivery.message)
         route = way_to(self._config, institution, to) if to is not None else None
         if to is None or route is None:
             return None
         return self._message(kind, institution, to, route, delivery, outcome, content)
+
+    def _desk(self, institution: Institution, delivery: Delivery) -> Address | None:
+        """Whom trouble of a printer is told, of a slip that went to the printer's own address; None for other mail."""
+        if delivery.copy_of is None or delivery.message.reverse_path is None:
+            return None
+        printer = self._config.printer_at(institution.name, parse_address(delivery.recipient))
+        if printer is None:
+            return None
+        told = printer.notify or institution.notify
+        return parse_address(told) if told is not None else None
 
     def _message(
         self,

@@ -41,7 +41,8 @@ def way_to(config: Config, institution: Institution, to: Address) -> rules.Route
     if config.printer_for(to) is not None:
         return None
     route = rules.choose(config, institution.name, to)
-    return route if route.printer is None else None
+    is_paper = route.printer is not None or route.name.startswith(rules.SORT)  # to a printer's own address
+    return None if is_paper else route
 
 
 def own_message(

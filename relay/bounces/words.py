@@ -1,4 +1,4 @@
-"""What people read in mail of ours: templates of templates/dsn or templates/notices, one for each language, filled in
+"""What people read in mail of ours: templates of templates/dsn, notices or trials, one for each language, filled in
 and wrapped.
 
 A template gives a head (`From:` with the display name and `Subject:`), an empty line, and paragraphs. Lines that begin
@@ -26,7 +26,7 @@ WIDTH = 72
 class Templates:
     """The templates of some languages, compiled."""
 
-    def __init__(self, languages: Iterable[str], folder: Literal["dsn", "notices"] = "dsn") -> None:
+    def __init__(self, languages: Iterable[str], folder: Literal["dsn", "notices", "trials"] = "dsn") -> None:
         """Compiles them, so that one that is wrong is found at the start."""
         environment = Environment(
             loader=FileSystemLoader(templates_folder() / folder),

@@ -27,6 +27,7 @@ _HOMES = {
     "queue": "queue",
     "render": "slips",
     "reprint": "reprint",
+    "send-test": "send_test",
     "serve": "service",
     "sources": "sources",
     "spool": "spool",

@@ -16,7 +16,7 @@ from relay.config.rule_checks import Place, nonsense
 from relay.config.settings import Config
 from relay.errors import ConfigError, Problem, RelayError
 from relay.intake.tls import certificate_in, certificate_of, server_context
-from relay.outgoing.keys import load_key
+from relay.outgoing.keys import load_keys
 from relay.slips import trial
 from relay.slips.selectors import check_selector
 from relay.transports.contexts import client_context
@@ -57,9 +57,9 @@ def _try_parts(config: Config) -> None:
     problems: list[Problem] = []
     for i, institution in enumerate(config.institutions):
         for j, key in enumerate(institution.dkim):
-            setting = "key_file" if key.key_env is None else "key_env"
+            setting = next(name for name in ("key_file", "key_env", "key_folder") if getattr(key, name) is not None)
             place = f"institutions[{i + 1}].dkim[{j + 1}].{setting} ({institution.name!r})"
-            _collect(problems, place, partial(load_key, key))
+            _collect(problems, place, partial(load_keys, key))
     for i, listener in enumerate(config.listeners):
         if listener.tls_certificate is not None:
             place = f"listeners[{i + 1}].tls_certificate ({listener.name!r})"

@@ -29,6 +29,7 @@ _COLUMNS = (
 _LABELS: dict[Topic, str] = {
     "dkim": "DKIM",
     "spf": "SPF",
+    "from-spf": "SPF of From",
     "helo-spf": "SPF of HELO",
     "dmarc": "DMARC",
     "alignment": "alignment",
@@ -36,6 +37,7 @@ _LABELS: dict[Topic, str] = {
     "ptr": "PTR",
     "mta-sts": "MTA-STS",
     "tls-rpt": "TLS-RPT",
+    "relay": "relay",
 }
 _VERDICTS = {"ok": "ok", "warn": "warn", "wrong": "WRONG", "unknown": "could not be asked"}
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from relay.config.institutions import Institution
+from relay.cli.dns_relays import relay_findings
+from relay.config.institutions import DkimKey, Institution
 from relay.config.next_hops import NextHop
 from relay.config.settings import Config
 from relay.dns.answers import Answers
 from relay.dns.dkim_record import check_key
 from relay.dns.dmarc_check import Sent, check_dmarc
+from relay.dns.ex_libris import check_ex_libris
 from relay.dns.findings import Finding
 from relay.dns.hosts_check import check_bounce_mx, check_name
 from relay.dns.resolver import Resolver
-from relay.dns.spf_check import Senders, check_ex_libris, check_spf, senders_of
+from relay.dns.spf_check import Senders, check_from_spf, check_spf, senders_of
 from relay.dns.sts_check import check_mta_sts, check_tls_rpt
 from relay.dns.sts_fetch import PolicyFetcher
 from relay.errors import DnsError, NoSuchDomain, SpfError
 from relay.mail.address import ascii_domain, parse_address
-from relay.outgoing.keys import load_key
+from relay.outgoing.key_folder import read_folder
+from relay.outgoing.keys import load_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,10 @@ async def look(config: Config) -> list[Part]:
 
 async def _of_institution(config: Config, institution: Institution, answers: Answers) -> list[Finding]:
     findings: list[Finding] = []
-    for key in (load_key(each) for each in institution.dkim):
-        findings.append(await check_key(answers, key.domain, key.selector, key.private.public_key()))
+    for table in institution.dkim:
+        for key in load_keys(table):
+            findings.append(await check_key(answers, key.domain, key.selector, key.private.public_key()))
+        findings += await _next_keys(table, answers)
     if not institution.dkim:
         advice = "slip-relay dkim keygen makes a key; name it in [[institutions.dkim]]"
         findings.append(Finding("dkim", institution.domains[0], "a key", "no key: letters go unsigned", "warn", advice))
@@ -50,11 +55,17 @@ async def _of_institution(config: Config, institution: Institution, answers: Ans
         findings.append(senders)
     else:
         findings.append(await check_spf(answers, domain, senders, is_ours=is_ours))
+    domains = [ascii_domain(each) for each in institution.domains]
+    if not isinstance(senders, Finding):
+        findings += [await check_from_spf(answers, each, senders) for each in domains if each != domain]
     sent = Sent(domain, tuple(ascii_domain(key.domain) for key in institution.dkim))
-    for each in map(ascii_domain, institution.domains):
+    for each in domains:
         findings += await check_dmarc(answers, each, sent)
+    for each in _and_parents(domains):
         if each != domain and (advised := await check_ex_libris(answers, each)) is not None:
             findings.append(advised)
+    for hop in _hops(config, institution):
+        findings += await relay_findings(config, institution, hop, domain, answers)
     if is_ours:
         findings.append(await check_bounce_mx(answers, domain))
     return findings + await _of_transport(config, institution, domain if is_ours else None, answers)
@@ -71,6 +82,20 @@ async def _of_transport(
         findings += await check_mta_sts(answers, fetch, domain, is_ours=domain == bounce_domain)
     if bounce_domain is not None:
         findings.append(await check_tls_rpt(answers, bounce_domain, f"tls-reports@{own[0]}"))
+    return findings
+
+
+async def _next_keys(table: DkimKey, answers: Answers) -> list[Finding]:
+    """Keys that are to sign as soon as the DNS has their records: nothing is wrong while it has not."""
+    if table.key_folder is None:
+        return []
+    folder, findings = read_folder(table.key_folder), []
+    for selector in folder.coming:
+        found = await check_key(answers, ascii_domain(table.domain), selector, folder.key(selector).public_key())
+        if found.verdict != "unknown":
+            advice = "the next key: publish its record, and call slip-relay dkim rotate, which changes to it"
+            found = replace(found, verdict="warn", advice=advice)
+        findings.append(found)
     return findings
 
 
@@ -115,6 +140,12 @@ def _sends_from(hop: NextHop) -> tuple[str, ...]:
 def _sending_hosts(config: Config, hop: NextHop) -> list[str]:
     """Whose addresses count where nothing else is said."""
     return list(dict.fromkeys(host for host, _ in hop.smarthosts)) or [ascii_domain(config.server.hostname)]
+
+
+def _and_parents(domains: list[str]) -> list[str]:
+    """Domains, and those above them: letters may have been sent in the name of the university before."""
+    parents = (each.split(".", depth)[depth] for each in domains for depth in range(1, each.count(".")))
+    return list(dict.fromkeys([*domains, *parents]))
 
 
 def _hops(config: Config, institution: Institution) -> list[NextHop]:

@@ -39,7 +39,7 @@ def setup(config_path: Path, names: tuple[str, ...], is_applied: bool) -> None:
     Exit code 1 when a queue is not right afterwards and setup can't make it so.
     """
     config = load_or_exit(config_path)
-    chosen = [_printer(config, name) for name in dict.fromkeys(names)] or list(config.printers)
+    chosen = [_with_queue(config, name) for name in dict.fromkeys(names)] or list(config.queues)
     if not asyncio.run(_set_up(config, chosen, is_applied=is_applied)):
         raise SystemExit(1)
 
@@ -56,7 +56,7 @@ def test(config_path: Path, name: str, seconds: float) -> None:
     Exit code 1 when it did not come out.
     """
     config = load_or_exit(config_path)
-    printer = _printer(config, name)
+    printer = _with_queue(config, name)
     asyncio.run(_test(config, printer, seconds))
 
 
@@ -69,6 +69,14 @@ def _printer(config: Config, name: str) -> Printer:
     except KeyError:
         known = ", ".join(printer.name for printer in config.printers) or "none"
         raise click.BadParameter(f"there is no printer {name!r}; there are: {known}", param_hint="NAME") from None
+
+
+def _with_queue(config: Config, name: str) -> Printer:
+    printer = _printer(config, name)
+    if not printer.queue:
+        hint = f"it has no queue, but an address of its own: `slip-relay send-test --to-printer {name}` writes to it"
+        raise click.BadParameter(hint, param_hint=name)
+    return printer
 
 
 async def _set_up(config: Config, chosen: Sequence[Printer], *, is_applied: bool) -> bool:

@@ -40,10 +40,13 @@ _PRINTERS = (
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A printer as it was found: its queue (None when there is none) and what is wrong."""
+    """A printer as it was found: its queue (None when there is none) and what is wrong.
+
+    One that has only an address of its own has no profile either, and nothing that could be looked at.
+    """
 
     printer: Printer
-    profile: Profile
+    profile: Profile | None
     queue: Queue | None
     faults: tuple[Fault, ...]
 
@@ -56,7 +59,7 @@ class Look:
     @property
     def has_paper(self) -> bool:
         """Whether its queue knows the paper of its profile."""
-        return self.queue is not None and has_paper(self.profile, self.queue.media)
+        return self.queue is not None and self.profile is not None and has_paper(self.profile, self.queue.media)
 
     def shape(self) -> shapes.Json:
         """For programs."""
@@ -90,13 +93,16 @@ def printers(context: click.Context, config_path: Path, as_json: bool) -> None:
 async def _look(config: Config) -> tuple[list[Look], dict[str, str] | None]:
     """Every printer as it is now, and the settings of cupsd where they may be read."""
     server = CupsServer(config.cups)
-    queues = await read_queues(server, [printer.queue for printer in config.printers])
+    queues = await read_queues(server, [printer.queue for printer in config.queues])
     settings = await read_settings(server)
     # Another machine's CUPS may reach devices that this one does not.
     devices = {queue.device for queue in queues.values() if queue is not None} if config.cups.is_local else set()
     troubles = dict(zip(devices, await asyncio.gather(*map(trouble_reaching, devices)), strict=True))
     looks = []
     for printer in config.printers:
+        if not printer.queue:
+            looks.append(Look(printer, None, None, ()))
+            continue
         profile, queue = config.profile(printer.profile), queues[printer.queue]
         unreachable = troubles.get(queue.device, "") if queue is not None else ""
         faults = tuple(queue_faults(printer, profile, queue, unreachable))
@@ -109,6 +115,8 @@ def _show(config: Config, looks: Sequence[Look], of_server: Sequence[Fault], *, 
     for look in looks:
         for fault in look.faults:
             click.echo(f"{look.printer.name}: {fault}")
+        if look.profile is not None and look.printer.forward_to:
+            click.echo(f"{look.printer.name}: its slips go to {', '.join(look.printer.forward_to)} as well")
     for fault in of_server:
         click.echo(f"CUPS at {config.cups.server}: {fault}")
     if not was_read:
@@ -124,6 +132,8 @@ def _show(config: Config, looks: Sequence[Look], of_server: Sequence[Fault], *, 
 
 
 def _row(look: Look) -> tuple[str, ...]:
+    if look.profile is None:
+        return (look.printer.name, "by mail", "", ", ".join(look.printer.forward_to), "", "", "", "")
     paper = look.profile.paper if look.has_paper else f"{look.profile.paper} (not in the queue)"
     if look.queue is None:
         device, state, waiting = look.printer.device or "", "missing", ""

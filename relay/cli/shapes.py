@@ -9,8 +9,8 @@
   `duplicates` (ids of deliveries that are the same slip and were not printed), `has_paper` (its PDF is kept) and
   `slips` (ids of those that a bundle is the document of).
 - printers (`printers`): `{"server": {name, settings_read, faults}, "printers": [...]}`; a printer is `{name,
-  institution, queue, state, device, evidence, profile, paper, has_paper, waiting, driver, error_policy, faults}`, a
-  fault `{what, mend, stops}`. What is not known, because the queue is missing, is null.
+  institution, queue, forward_to, state, device, evidence, profile, paper, has_paper, waiting, driver, error_policy,
+  faults}`, a fault `{what, mend, stops}`. What is not known, because the queue is missing, is null.
 - what the DNS says (`dns`): `[{institution, findings}]`, the institution null for the appliance itself; a finding is
   `{topic, name, must, says, verdict, advice, record}` (`relay.dns.findings`), its record null or `{name, kind, text,
   zone_line}`.
@@ -83,18 +83,24 @@ def cups_server(name: str, faults: Sequence[Fault], *, was_read: bool) -> Json:
 
 
 def printer(
-    configured: Printer, profile: Profile, queue: Queue | None, faults: Sequence[Fault], evidence: str, has_paper: bool
+    configured: Printer,
+    profile: Profile | None,
+    queue: Queue | None,
+    faults: Sequence[Fault],
+    evidence: str,
+    has_paper: bool,
 ) -> Json:
     """A printer with its queue."""
     return {
         "name": configured.name,
         "institution": configured.institution,
-        "queue": configured.queue,
-        "state": queue.shown_state if queue is not None else "missing",
+        "queue": configured.queue or None,
+        "forward_to": list(configured.forward_to),
+        "state": queue.shown_state if queue is not None else "missing" if configured.queue else "by mail",
         "device": queue.device if queue is not None else configured.device,
         "evidence": evidence or None,
-        "profile": profile.name,
-        "paper": profile.paper,
+        "profile": profile.name if profile is not None else None,
+        "paper": profile.paper if profile is not None else None,
         "has_paper": has_paper if queue is not None else None,
         "waiting": queue.waiting if queue is not None else None,
         "driver": queue.driver if queue is not None else None,

@@ -19,6 +19,8 @@ def tell(history: MessageHistory, waiting: Waiting) -> None:
     _line(f"{message.queue_id}  {message.size} bytes{gone}  Message-ID {message.message_id or 'none'}")
     if message.about:
         _line(f"made {clock(message.received_at)} by slip-relay: a DSN about {message.about}, of {message.institution}")
+    elif not message.protocol:
+        _line(f"made {clock(message.received_at)} by slip-relay, institution {message.institution}")
     else:
         _line(
             f"received {clock(message.received_at)} from {message.client} ({message.helo}) with {message.protocol}, "

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from relay.config.kinds import Domain, Duration, Mailbox, Name, Settings, is_file, mailbox
+from relay.config.kinds import Domain, Duration, Mailbox, Name, Settings, is_file, is_folder, mailbox
 from relay.config.rules import Pattern
 
 Language = Literal["de", "en", "es", "fr", "it", "nl"]
@@ -20,12 +20,16 @@ class DkimKey(Settings):
 
     domain: Domain
     "d= of the signature: the From domain, or a parent of it."
-    selector: Domain
-    "s= of the signature; the record is published at SELECTOR._domainkey.DOMAIN."
+    selector: Domain | None = None
+    "s= of the signature; the record is published at SELECTOR._domainkey.DOMAIN. With key_folder the folder says it."
     key_file: Path | None = None
     "PEM file with the private key, RSA or Ed25519 (RFC 8463), as `slip-relay dkim keygen` writes it."
     key_env: str | None = None
     "Instead of a file: name of the environment variable that holds the same text."
+    key_folder: Path | None = None
+    """Instead of both: folder with the keys of the domain, each as SELECTOR.pem, in which `slip-relay dkim rotate` says
+    what signs.
+    """
     expires_after: Annotated[Duration, Field(ge=3600)] | None = None
     "Time after which receivers should not believe a signature any more (x=); each attempt is signed anew."
 
@@ -34,6 +38,13 @@ class DkimKey(Settings):
     def _exists(cls, value: Path | None) -> Path | None:
         if value is not None and not is_file(value):
             raise ValueError(f"the key file {value} does not exist; `slip-relay dkim keygen` makes one")
+        return value
+
+    @field_validator("key_folder")
+    @classmethod
+    def _is_there(cls, value: Path | None) -> Path | None:
+        if value is not None and not is_folder(value):
+            raise ValueError(f"the folder {value} does not exist or can't be read")
         return value
 
     @field_validator("key_env")
@@ -45,8 +56,12 @@ class DkimKey(Settings):
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if (self.key_file is None) == (self.key_env is None):
-            raise ValueError("a key is named by exactly one of key_file and key_env")
+        if sum(place is not None for place in (self.key_file, self.key_env, self.key_folder)) != 1:
+            raise ValueError("a key is named by exactly one of key_file, key_env and key_folder")
+        if self.key_folder is None and self.selector is None:
+            raise ValueError("a key goes with its selector")
+        if self.key_folder is not None and self.selector is not None:
+            raise ValueError("with key_folder the folder says which selector signs: leave out selector")
         return self
 
 

@@ -27,6 +27,9 @@ from relay.mail.address import parse_address, parse_domain
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 _FINGERPRINT = re.compile(r"(sha256|spki):((?:[0-9a-f]{2}:?){31}[0-9a-f]{2})")
+_DNS_NAME = re.compile(
+    r"(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+)
 _PAPER = re.compile(r"(\d+(?:\.\d+)?)(?:x(\d+(?:\.\d+)?))?(mm|in)")
 
 NAMED_PAPERS = {
@@ -67,6 +70,14 @@ def is_file(path: Path) -> bool:
     """Whether a file is there that can be seen; False also where a folder on the way can't be entered."""
     try:
         return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there that can be entered."""
+    try:
+        return path.is_dir() and os.access(path, os.R_OK | os.X_OK)
     except OSError:
         return False
 
@@ -154,12 +165,20 @@ def _ip_address(value: str) -> str:
         raise ValueError(f"{value!r} is not an IP address") from None
 
 
+def dns_name(value: str) -> str:
+    """A name in the DNS, which may have underscores where a host's has none; ValueError for anything else."""
+    name = value.lower().removesuffix(".")
+    if not _DNS_NAME.fullmatch(name):
+        raise ValueError(f'{value!r} is not a name in the DNS, as in "_spf.exlibris.example"')
+    return name
+
+
 def address_or_domain(text: str) -> str:
-    """An IP address, or a domain name that is none, in its usual spelling; ValueError for anything else."""
+    """An IP address, or a name in the DNS that is none, in its usual spelling; ValueError for anything else."""
     try:
         return str(ip_address(text))
     except ValueError:
-        name = _domain(text)
+        name = dns_name(text) if "_" in text else _domain(text)
     if name.rpartition(".")[2].isdigit():
         raise ValueError(f"{text!r} is neither an IP address nor a domain")
     return name
@@ -214,6 +233,10 @@ Fingerprint = Annotated[str, AfterValidator(fingerprint)]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
 Text = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\s\x00-\x1f]+$")]
 """A word without spaces."""
+
+OptionalName = Annotated[str, AfterValidator(lambda value: _name(value) if value else value)]
+OptionalText = Annotated[str, Field(max_length=255, pattern=r"^[^\s\x00-\x1f]*$")]
+"""Empty for none."""
 
 IpAddress = Annotated[str, AfterValidator(_ip_address)]
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -18,6 +18,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from relay.config.printers import Printer
 from relay.config.profiles import BUILT_IN_PROFILES
 from relay.config.rule_checks import Place, choices, unknown_in_rules
 from relay.config.settings import Config, Spool
@@ -26,7 +27,7 @@ from relay.mail.address import parse_address
 
 _PATHS = (
     *("tls_certificate", "tls_key", "key_file", "ca_file", "file", "folder", "stylesheet", "client_ca", "spf_file"),
-    *("client_certificate", "client_key", "policies"),
+    *("client_certificate", "client_key", "key_folder", "policies"),
 )
 _SECRETS = {"password", "secret", "passwd", "key"}
 
@@ -237,9 +238,16 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
                 ("printers", i, "institution"),
                 f"there is no institution {printer.institution!r} ({choices(institutions)})",
             )
-        if printer.profile not in profiles:
+        for address in printer.forward_to:
+            if config.printer_for(parse_address(address)) is not None:
+                meaning = f"{address} stands for a printer: name the address that the printer has itself"
+                yield ("printers", i, "forward_to"), meaning
+        if printer.forward_to and not _is_told(config, printer):
+            meaning = "nobody hears what can't be delivered there: set notify, or notify or dsn_to of the institution"
+            yield ("printers", i, "forward_to"), meaning
+        if printer.queue and printer.profile not in profiles:
             yield ("printers", i, "profile"), f"there is no profile {printer.profile!r} ({choices(profiles)})"
-        beside = {each.name for each in config.printers if each.institution == printer.institution} - {printer.name}
+        beside = {each.name for each in config.queues if each.institution == printer.institution} - {printer.name}
         for setting, names in printer.names_of_others:
             for name in names:
                 if name not in beside:
@@ -253,6 +261,14 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
         yield ("pictures", "folder"), "with the spool on a server the folder of the copies has to be named"
     if config.server.secret is not None and len(config.server.secret.reveal()) < 16:
         yield ("server", "secret"), "is shorter than 16 characters"
+
+
+def _is_told(config: Config, printer: Printer) -> bool:
+    """Whether somebody here is told of mail to a printer's own address: a slip must not get lost in silence."""
+    owner = next((each for each in config.institutions if each.name == printer.institution), None)
+    if owner is None:
+        return True  # that is told
+    return bool(printer.notify or owner.notify) or owner.dsn_to not in ("sender", "nobody")
 
 
 def _printed_notices(config: Config, table: str, i: int, told: str | None) -> Iterator[tuple[Place, str]]:
@@ -280,6 +296,13 @@ def _doubles(config: Config) -> Iterator[tuple[Place, str]]:
         name, device = devices.setdefault(printer.queue, (printer.name, printer.device))
         if printer.device != device:
             yield ("printers", i, "device"), f"the printer {name!r} has the same queue, and names another device"
+    folders: dict[Path, str] = {}
+    for i, institution in enumerate(config.institutions):
+        for j, signing in enumerate(institution.dkim):
+            folder = signing.key_folder
+            if folder is not None and folders.setdefault(folder, signing.domain) != signing.domain:
+                meaning = f"the folder has the keys of {folders[folder]} already"
+                yield ("institutions", i, "dkim", j, "key_folder"), meaning
     owners: dict[str, str] = {}
     for i, institution in enumerate(config.institutions):
         for domain in institution.domains:

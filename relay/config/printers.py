@@ -8,7 +8,18 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from relay.config.hours import Dates, TimeOfDay, TimeZone, Week
-from relay.config.kinds import Duration, Mailbox, Name, Secret, Settings, Size, Text, duration
+from relay.config.kinds import (
+    Duration,
+    Mailbox,
+    Name,
+    OptionalName,
+    OptionalText,
+    Secret,
+    Settings,
+    Size,
+    Text,
+    duration,
+)
 from relay.config.next_hops import Retry
 
 _DEVICE = re.compile(r"[a-z][a-z0-9+.-]*:/\S+")
@@ -16,6 +27,9 @@ _LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|\[::1\]")
 
 Trouble = Literal["paper", "jam", "cover", "supply", "offline", "paused", "other"]
 """What may be wrong with a printer: `offline` is what does not answer, `paused` a queue that somebody has stopped."""
+
+_WITHOUT_QUEUE = {"name", "institution", "mailboxes", "forward_to", "notify"}
+"""What may be said of a printer that has no queue."""
 
 TROUBLES: tuple[Trouble, ...] = get_args(Trouble)
 
@@ -94,17 +108,21 @@ class Duplicates(Settings):
 
 
 class Printer(Settings):
-    """A printer: the mailboxes Alma writes to and the CUPS queue the paper comes from."""
+    """A printer: the mailboxes Alma writes to and the CUPS queue the paper comes from, or the printer's own address."""
 
     name: Name
     institution: Name
     "Institution whose slips it prints; nobody else's."
     mailboxes: Annotated[tuple[Mailbox, ...], Field(min_length=1)]
     "Addresses that stand for it, as entered in Alma."
-    queue: Text
-    "Name of its CUPS queue."
-    profile: Name
-    "Profile that lays out its slips."
+    queue: OptionalText = ""
+    "Name of its CUPS queue; empty for a printer that has only an address of its own."
+    profile: OptionalName = ""
+    "Profile that lays out its slips; only a printer with a queue has one."
+    forward_to: tuple[Mailbox, ...] = ()
+    """Addresses of its own, as printers with a mail service have: its slips go there as well, or without a queue there
+    alone.
+    """
     device: Text | None = None
     "Device URI that `slip-relay printers setup` gives its queue, as in `ipp://10.0.0.5/ipp/print`."
     desk: Annotated[str, Field(max_length=100)] | None = None
@@ -177,6 +195,22 @@ class Printer(Settings):
     def has_batches(self) -> bool:
         """Whether what waited is let out as a batch, and not slip by slip."""
         return self.separator or self.sort is not None
+
+    @model_validator(mode="after")
+    def _has_a_way(self) -> Self:
+        if self.queue:
+            if not self.profile:
+                raise ValueError("profile is missing: it lays out the slips of the queue")
+            return self
+        if not self.forward_to:
+            raise ValueError("queue is missing, or forward_to for a printer that has an address of its own")
+        for name in sorted(self.model_fields_set - _WITHOUT_QUEUE):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                continue
+            raise ValueError(
+                f"{name} is for a printer with a queue: what is sent to its own address is not laid out here"
+            )
+        return self
 
     @model_validator(mode="after")
     def _hours_make_sense(self) -> Self:

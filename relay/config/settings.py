@@ -251,6 +251,23 @@ class Config(Settings):
         """Whether a rule looks into letters."""
         return any(rule.reads_letter for rule in self.rules)
 
+    @property
+    def queues(self) -> tuple[Printer, ...]:
+        """The printers that print here: those that have a queue."""
+        return tuple(printer for printer in self.printers if printer.queue)
+
+    @cached_property
+    def _printers_by_own_address(self) -> dict[tuple[str, str], Printer]:
+        return {
+            (printer.institution, parse_address(address).key): printer
+            for printer in reversed(self.printers)
+            for address in printer.forward_to
+        }
+
+    def printer_at(self, institution: str, address: Address) -> Printer | None:
+        """The printer of an institution that has an address as its own (`forward_to`), or None."""
+        return self._printers_by_own_address.get((institution, address.key))
+
     def printer_for(self, recipient: Address) -> Printer | None:
         """The printer that a recipient's mailbox stands for, or None."""
         return self._printers_by_mailbox.get(recipient.key)

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from relay.config.kinds import Domain, Duration, Mailbox, Name, Network, Settings, Text, fingerprint
-
-_DNS_NAME = re.compile(
-    r"(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-)
-
-
-def _dns_name(value: str) -> str:
-    name = value.lower().removesuffix(".")
-    if not _DNS_NAME.fullmatch(name):
-        raise ValueError(f'{value!r} is not a name in the DNS, as in "_spf.exlibris.example"')
-    return name
+from relay.config.kinds import Domain, Duration, Mailbox, Name, Network, Settings, Text, dns_name, fingerprint
 
 
 def _certificate(value: str) -> str:
@@ -26,7 +14,7 @@ def _certificate(value: str) -> str:
     if kind in ("sha256", "spki"):
         return fingerprint(value)
     if kind == "dns" and colon:
-        return f"dns:{_dns_name(rest)}"
+        return f"dns:{dns_name(rest)}"
     if kind == "subject" and "=" in rest:
         return value
     raise ValueError(
@@ -35,7 +23,7 @@ def _certificate(value: str) -> str:
     )
 
 
-DnsName = Annotated[str, AfterValidator(_dns_name)]
+DnsName = Annotated[str, AfterValidator(dns_name)]
 Certificate = Annotated[str, AfterValidator(_certificate)]
 
 

@@ -51,4 +51,6 @@ def _printer(config: Config, delivery: Delivery, name: str) -> Printer:
         raise OrderError(
             f"the printer {found.name} is that of {found.institution}, and the slip is {delivery.message.institution}'s"
         )
+    if not found.queue:
+        raise OrderError(f"the printer {found.name} has no queue: what it gets goes to its own address, by mail")
     return found

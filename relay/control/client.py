@@ -18,8 +18,8 @@ from relay.config.settings import Config
 from relay.control import protocol
 from relay.control.desk import Desk, account
 from relay.control.place import reachable, socket_path
-from relay.control.protocol import Reprint, Request
-from relay.errors import OrderError, StartError
+from relay.control.protocol import AnyRequest
+from relay.errors import NoService, OrderError, StartError
 from relay.maillog import MailLog
 from relay.spool.engine import Place
 from relay.spool.orders import Result
@@ -28,7 +28,7 @@ from relay.spool.store import Store
 ANSWER_TIMEOUT = 120.0
 """Seconds for an answer: a server that is away is waited for by the service."""
 
-Give = Callable[[Request | Reprint], Result]
+Give = Callable[[AnyRequest], Result]
 """Gives an order. Raises OrderError when it was not carried out, or nobody can tell."""
 
 
@@ -58,11 +58,29 @@ def sources_of(config: Config) -> list[dict[str, Any]]:
     return told
 
 
+def take_keys(config: Config) -> dict[str, list[str]]:
+    """Has the running service take its signing keys anew; what signs then, by institution. Raises NoService, or
+    OrderError when it can't, and signs as before.
+    """
+    told = _told(config, protocol.KEYS, "nothing is signed just now")
+    if not isinstance(told, dict):
+        raise OrderError("the service gave an answer that can't be read")
+    return told
+
+
+def trials_of(config: Config) -> dict[str, list[dict[str, Any]]]:
+    """What the running service saw of its test letters (`relay.control.trials`). Raises OrderError as `metrics_of`."""
+    told = _told(config, protocol.TRIALS, "it sends test letters while it runs")
+    if not isinstance(told, dict):
+        raise OrderError("the service gave an answer that can't be read")
+    return told
+
+
 def _told(config: Config, what: str, why: str) -> Any:
     path = socket_path(config)
     connection = _connect(path)
     if connection is None:
-        raise OrderError(f"no service answers at {path}: {why}")
+        raise NoService(f"no service answers at {path}: {why}")
     with connection, connection.makefile("rb") as answers:
         return protocol.read_told(what, _said(connection, answers.readline, protocol.write_question(what)) or b"")
 
@@ -93,7 +111,7 @@ def _connect(path: Path) -> socket.socket | None:
         raise OrderError(f"the service can't be reached at {path}: {error.strerror or error}") from None
 
 
-def _ask(connection: socket.socket, readline: Callable[[int], bytes], request: Request | Reprint) -> Result:
+def _ask(connection: socket.socket, readline: Callable[[int], bytes], request: AnyRequest) -> Result:
     line = _said(connection, readline, protocol.write_request(request))
     if line is None:
         raise OrderError("the service gave no answer: the order may have been carried out or not; look at the queue")

@@ -5,7 +5,11 @@ A request: `{"verb": "hold", "deliveries": [["QUEUE-ID", 0], ...]}`, and where i
 ...], "refused": [["QUEUE-ID", 0, WHY], ...]}`, or `{"error": SENTENCE}`. The verb `reprint` knows besides
 `"printer": NAME` and `"mark": true` or `false`; what it did has a sixth place, the number of what was made.
 The question `{"ask": "metrics"}` is answered with `{"metrics": TEXT}`, and `{"ask": "sources"}` with
-`{"sources": [...]}` (`relay.control.sources`).
+`{"sources": [...]}` (`relay.control.sources`). `{"ask": "keys"}` has the signing keys taken anew from where they
+are, and is answered with what signs now, `{"keys": {INSTITUTION: ["SELECTOR._domainkey.DOMAIN", ...]}}`.
+The verb `send-test` has `"to": ADDRESS` and, where it is to be said, `"institution": NAME`, in the place of
+deliveries; it is answered as done with the delivery that was made. `{"ask": "trials"}` tells what was seen of such
+letters (`relay.control.trials`).
 Refuses, with OrderError and a sentence, what is not such a line.
 """
 
@@ -31,9 +35,11 @@ MAX_WHY = 500
 """Characters of a reason."""
 
 MAX_NAME = 63
-"""Characters of a printer's name."""
+"""Characters of the name of a printer or an institution."""
 
 _FIELDS = {"verb", "deliveries", "why", "only", "more", "for"}
+SEND_TEST = "send-test"
+_SEND_TEST_FIELDS = {"verb", "to", "institution", "for"}
 _REPRINT_FIELDS = {"verb", "deliveries", "why", "printer", "mark", "more", "for"}
 _QUEUE_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{13}")
 ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
@@ -69,8 +75,24 @@ class Reprint:
     on_behalf_of: str = ""
 
 
-def write_request(request: Request | Reprint) -> bytes:
+@dataclass(frozen=True, slots=True)
+class SendTest:
+    """To whom a test letter is to be sent, and whose letter it is."""
+
+    to: str
+    institution: str = ""
+    "Empty where it goes without saying: that of the printer, or the only one."
+    on_behalf_of: str = ""
+
+
+AnyRequest = Request | Reprint | SendTest
+
+
+def write_request(request: AnyRequest) -> bytes:
     """A request as a line."""
+    if isinstance(request, SendTest):
+        named = {"institution": request.institution, "for": request.on_behalf_of}
+        return _line({"verb": SEND_TEST, "to": request.to, **{name: value for name, value in named.items() if value}})
     if isinstance(request, Reprint):
         how = {"why": request.why, "printer": request.printer, "more": request.more, "for": request.on_behalf_of}
         asked: dict[str, Any] = {name: value for name, value in how.items() if value}
@@ -82,9 +104,11 @@ def write_request(request: Request | Reprint) -> bytes:
     return _line({"verb": request.verb.value, "deliveries": request.keys, **said})
 
 
-def read_request(line: bytes) -> Request | Reprint:
+def read_request(line: bytes) -> AnyRequest:
     """A line as a request."""
     said = _object(line)
+    if said.get("verb") == SEND_TEST:
+        return _send_test(said)
     is_reprint = said.get("verb") == REPRINT
     if unknown := said.keys() - (_REPRINT_FIELDS if is_reprint else _FIELDS):
         raise OrderError(f"a request has no {sorted(unknown)[0]!r}")
@@ -104,6 +128,17 @@ def read_request(line: bytes) -> Request | Reprint:
     return Request(verb, _keys(said.get("deliveries")), why, only, more, account)
 
 
+def _send_test(said: dict[str, Any]) -> SendTest:
+    if unknown := said.keys() - _SEND_TEST_FIELDS:
+        raise OrderError(f"a request has no {sorted(unknown)[0]!r}")
+    to, institution = said.get("to"), said.get("institution", "")
+    if not isinstance(to, str) or len(to) > MAX_WHY:
+        raise OrderError("'to' is an address")
+    if not isinstance(institution, str) or len(institution) > MAX_NAME:
+        raise OrderError("'institution' is the name of an institution")
+    return SendTest(to, institution, _for_all(said)[2])
+
+
 def _for_all(said: dict[str, Any]) -> tuple[str, bool, str]:
     """What every request may say: the reason, whether more follows, for whom root speaks."""
     why, more, account = said.get("why", ""), said.get("more", False), said.get("for", "")
@@ -116,7 +151,7 @@ def _for_all(said: dict[str, Any]) -> tuple[str, bool, str]:
     return why, more, account
 
 
-METRICS, SOURCES = "metrics", "sources"
+METRICS, SOURCES, KEYS, TRIALS = "metrics", "sources", "keys", "trials"
 """What can be asked."""
 
 

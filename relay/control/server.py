@@ -138,9 +138,9 @@ class ControlSocket:
 
     async def _answer(self, line: bytes, user: int) -> bytes:
         asked = protocol.read_question(line)
-        if asked is not None and asked in self._questions:
-            return protocol.write_told(asked, self._questions[asked]())
         try:
+            if asked is not None and asked in self._questions:
+                return protocol.write_told(asked, self._questions[asked]())
             request = protocol.read_request(line)
             return protocol.write_answer(await self._desk.carry_out(request, account(user, request.on_behalf_of)))
         except OrderError as error:

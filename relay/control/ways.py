@@ -25,9 +25,11 @@ class Ways:
         self._config = config
         self._institutions = {institution.name for institution in config.institutions}
         self._routes = {rules.DISCARD, *(hop.name for hop in config.next_hops)}
-        self._routes |= {rules.PRINT + printer.name for printer in config.printers}
+        self._routes |= {rules.PRINT + printer.name for printer in config.queues}
         self._routes |= {word + name for word in (rules.SORT, rules.RELEASED) for name in self._institutions}
-        self._are_simple = all(rule.is_simple for rule in config.rules)
+        self._are_simple = all(rule.is_simple for rule in config.rules) and not any(
+            printer.forward_to for printer in config.printers
+        )
 
     def __call__(self, delivery: Delivery, verb: Verb) -> Way:
         """The way of a delivery, with its times counted from now. Raises OrderError when it has none."""

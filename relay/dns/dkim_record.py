@@ -42,11 +42,12 @@ async def check_key(answers: Answers, domain: str, selector: str, key: PublicKey
         texts = await answers.texts(record.name, "TXT")
     except DnsError as error:
         return Finding("dkim", record.name, must, str(error), "unknown")
-    verdict, says, advice = _judged(texts, key)
+    verdict, says, advice = judge_record(texts, key)
     return Finding("dkim", record.name, must, says, verdict, advice, record if verdict == "wrong" else None)
 
 
-def _judged(texts: tuple[str, ...], key: PublicKey) -> tuple[Verdict, str, str]:
+def judge_record(texts: tuple[str, ...], key: PublicKey) -> tuple[Verdict, str, str]:
+    """What TXT records at the name of a key are worth, what they say in words, and what to do about them."""
     if not texts:
         return "wrong", "no record", "publish it: without it every signature fails"
     if len(texts) > 1:

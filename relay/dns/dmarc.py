@@ -75,7 +75,9 @@ class Walk:
 
     @property
     def applied(self) -> DmarcRecord | None:
-        """The record whose policy holds: its own, that of the Organizational Domain, or of the public suffix."""
+        """The record whose policy holds (RFC 9989 4.10.1): its own, that of the Organizational Domain, or of the public
+        suffix.
+        """
         organizational = self.organizational_domain
         for domain in (self.start, organizational):
             for record in self.records:

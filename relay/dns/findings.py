@@ -10,7 +10,7 @@ from relay.dns.resolver import RecordKind
 Verdict = Literal["ok", "warn", "wrong", "unknown"]
 """`unknown`: the DNS could not be asked, so that nothing is known to be wrong."""
 
-Topic = Literal["dkim", "spf", "helo-spf", "dmarc", "alignment", "mx", "ptr", "mta-sts", "tls-rpt"]
+Topic = Literal["dkim", "spf", "from-spf", "helo-spf", "dmarc", "alignment", "mx", "ptr", "relay", "mta-sts", "tls-rpt"]
 
 MEANINGS: dict[Topic, str] = {
     "dkim": (
@@ -21,6 +21,10 @@ MEANINGS: dict[Topic, str] = {
         "Receivers ask the domain of the Envelope-From, where bounces go, which addresses may send for it. "
         "Mail from another one is junk, or is refused. More than ten look-ups, or more than two without an "
         "answer, make a record void."
+    ),
+    "from-spf": (
+        "DMARC asks for SPF of the Envelope-From alone. Some filters look at the domain in From as well, and it is the "
+        "one that counts where the Envelope-From is kept."
     ),
     "helo-spf": "DSNs have no Envelope-From, as they must, so receivers ask the name that we say in EHLO instead.",
     "dmarc": (
@@ -45,6 +49,11 @@ MEANINGS: dict[Topic, str] = {
         "we send keeps to the policies of others by itself."
     ),
     "tls-rpt": "Senders report there, once a day, what mail did not come since TLS with your host failed.",
+    "relay": (
+        "Microsoft 365 and Google relay for their own customers only. They tell whose a letter is by the domain of the "
+        "Envelope-From, by the certificate that we show, or by who logs in. What they can't tell they refuse, and DSNs "
+        "first, for those have no Envelope-From."
+    ),
 }
 """Why each of them matters, in plain words."""
 

@@ -21,7 +21,7 @@ MAX_HOSTS = 8
 """Addresses of a domain that are tried in one attempt."""
 
 
-RecordKind = Literal["A", "AAAA", "MX", "PTR", "TLSA", "TXT"]
+RecordKind = Literal["A", "AAAA", "MX", "NS", "PTR", "TLSA", "TXT"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Resolver:
         elif kind == "MX":
             found = sorted((record.preference, record.exchange.to_text(omit_final_dot=True)) for record in answer)
             texts = [host for _, host in found]
-        elif kind == "PTR":
+        elif kind in ("NS", "PTR"):
             texts = [record.target.to_text(omit_final_dot=True) for record in answer]
         else:
             texts = [record.to_text() for record in answer]

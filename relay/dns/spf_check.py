@@ -6,7 +6,7 @@ Judged is the domain of the Envelope-From; of DSNs, which have none, the name in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 
 from relay.dns.answers import Answers
@@ -14,7 +14,7 @@ from relay.dns.findings import Finding, Record, Topic, Verdict
 from relay.dns.spf import MAX_LOOKUPS, MAX_VOID, addresses_of
 from relay.dns.spf_record import parse
 from relay.dns.spf_verdict import IpAddress, Judgement, judge, records_of, whole_cost
-from relay.errors import DnsError, NoSuchDomain, SpfError
+from relay.errors import NoSuchDomain, SpfError
 from relay.mail.status import printable
 
 TRIED = 40
@@ -32,8 +32,6 @@ _PRIVATE = tuple(
         "fc00::/7",
     )
 )
-
-EX_LIBRIS = "exlibrisgroup.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,29 +110,16 @@ async def check_spf(
     )
 
 
-async def check_ex_libris(answers: Answers, domain: str) -> Finding | None:
-    """Whether the record of a From domain still lets Ex Libris send; None when it does not, or there is none.
-
-    Once all mail goes by way of the appliance, nobody needs that, and every library in that cloud may use it.
+async def check_from_spf(answers: Answers, domain: str, senders: Senders) -> Finding:
+    """The verdict on mail whose From domain is judged, though DMARC does not ask for it: filters do, and whoever keeps
+    the Envelope-From. Only a record that fails us is worth a change.
     """
-    try:
-        found = await records_of(answers, domain)
-        record = parse(found[0]) if len(found) == 1 else None
-    except DnsError:
-        return None
-    if record is None:
-        return None
-    named = [term.text for term in record.terms if f".{term.domain}".endswith(f".{EX_LIBRIS}")]
-    if not named:
-        return None
-    before = await whole_cost(answers, domain)
-    after = before.lookups
-    for text in named:
-        target = text.partition(":")[2].lower()
-        after -= 1 + (await whole_cost(answers, target)).lookups
-    must = "no include of Ex Libris, once all mail leaves by way of slip-relay"
-    advice = f"it can be dropped then: look-ups fall from {before.lookups} to {after}"
-    return Finding("spf", domain, must, " ".join(named), "ok", advice)
+    found = await check_spf(answers, domain, senders, topic="from-spf", is_ours=False)
+    if found.verdict != "wrong":
+        return found
+    if found.says == "no SPF record":
+        return replace(found, verdict="ok", advice="", record=None)
+    return replace(found, verdict="warn")
 
 
 def _on_the_whole(cost: Judgement) -> tuple[Verdict, str]:

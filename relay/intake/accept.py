@@ -128,46 +128,12 @@ class Acceptance:
             envid=envelope.envid,
         )
         deliveries = tuple(
-            self._delivery(message, admission.from_domains, recipient, asked)
+            first_delivery(self._config, _arrival(message, admission.from_domains, recipient), asked)
             for recipient, asked in zip(envelope.recipients, envelope.asked, strict=True)
         )
         if isinstance(content, LargeContent):
             return NewMessage(message, b"", deliveries, large=content)
         return NewMessage(message, content, deliveries)
-
-    def _delivery(
-        self, message: Message, from_domains: tuple[str, ...], recipient: Address, asked: Asked
-    ) -> NewDelivery:
-        """By the envelope alone: a letter that has to be read, or goes several ways, is sorted after the 250."""
-        arrival = Arrival(
-            message.institution,
-            message.source,
-            recipient,
-            message.reverse_path,
-            from_domains,
-            message.size,
-            message.received_at,
-        )
-        decision = rules.decide(self._config, arrival)
-        if decision is not None and decision.is_one_way and decision.route is not None:
-            route, destination = decision.route.name, decision.route.destination
-            profile, copies, merge = decision.profile, decision.copies, decision.merge
-        else:
-            route = destination = rules.SORT + message.institution
-            profile, copies, merge = "", 0, False
-        warn_at, expires_at = self._config.delivery_for(route).deadlines(message.received_at)
-        return NewDelivery(
-            recipient=str(recipient),
-            route=route,
-            destination=destination,
-            notify=asked.notify,
-            orcpt=asked.orcpt,
-            warn_at=warn_at,
-            expires_at=expires_at,
-            profile=profile,
-            copies=copies,
-            merge=merge,
-        )
 
     def _keep(self, new: NewMessage, arrived: Arrived) -> asyncio.Future[list[Delivery]]:
         """Done when the message is kept: first the client is answered, then its deliveries are seen to."""
@@ -205,3 +171,41 @@ class Acceptance:
             size=message.size,
             seconds=time.time() - message.received_at,
         )
+
+
+def first_delivery(config: Config, arrival: Arrival, asked: Asked) -> NewDelivery:
+    """The delivery of a recipient, by the envelope alone: a letter that has to be read, or goes several ways, is sorted
+    after it was accepted.
+    """
+    decision = rules.decide(config, arrival)
+    if decision is not None and decision.is_one_way and decision.route is not None:
+        route, destination = decision.route.name, decision.route.destination
+        profile, copies, merge = decision.profile, decision.copies, decision.merge
+    else:
+        route = destination = rules.SORT + arrival.institution
+        profile, copies, merge = "", 0, False
+    warn_at, expires_at = config.delivery_for(route).deadlines(arrival.at)
+    return NewDelivery(
+        recipient=str(arrival.recipient),
+        route=route,
+        destination=destination,
+        notify=asked.notify,
+        orcpt=asked.orcpt,
+        warn_at=warn_at,
+        expires_at=expires_at,
+        profile=profile,
+        copies=copies,
+        merge=merge,
+    )
+
+
+def _arrival(message: Message, from_domains: tuple[str, ...], recipient: Address) -> Arrival:
+    return Arrival(
+        message.institution,
+        message.source,
+        recipient,
+        message.reverse_path,
+        from_domains,
+        message.size,
+        message.received_at,
+    )

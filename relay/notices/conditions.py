@@ -72,7 +72,7 @@ def conditions(
     While the service runs for less than `silent_after`, mail that came last before its start says nothing of silence:
     it was this service that was away.
     """
-    for printer in config.printers:
+    for printer in config.queues:
         yield from _of_printer(config, printer, standings.get(PRINT + printer.name, Standing()), now, hours)
     silent_after = config.notices.silent_after
     for institution in config.institutions:

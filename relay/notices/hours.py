@@ -20,7 +20,7 @@ class Hours:
 
         self._slips = {printer.name: calendar(printer) for printer in config.printers}
         self._desks: dict[str, list[Calendar | None]] = {institution.name: [] for institution in config.institutions}
-        for printer in config.printers:
+        for printer in config.queues:
             as_named = printer.model_copy(update={"outside_hours": "hold", "release_at": ()})
             self._desks[printer.institution].append(calendar(as_named))
 

@@ -63,7 +63,7 @@ class Post:
     def _observe(self) -> tuple[dict[str, Told], dict[str, Standing], dict[str, float]]:
         """What was told comes first: what another node tells meanwhile is then not new, and what it ends stays so."""
         place = self._store.place
-        routes = [PRINT + printer.name for printer in self._config.printers]
+        routes = [PRINT + printer.name for printer in self._config.queues]
         return notices.told(place), standings(place, routes), self._last_mail.look()
 
     async def _take(self, step: Step, now: float) -> None:
@@ -93,7 +93,7 @@ class Post:
     ) -> None:
         """Sets the gauges."""
         metrics = self._maillog.metrics
-        for printer in self._config.printers:
+        for printer in self._config.queues:
             standing = slips[PRINT + printer.name]
             age = now - standing.oldest_at if standing.oldest_at is not None else 0.0
             metrics.open_slips.labels(printer.name).set(standing.open)

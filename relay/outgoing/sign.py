@@ -21,7 +21,7 @@ from relay.config.institutions import Institution
 from relay.errors import AddressError, HeaderError
 from relay.mail import headers
 from relay.mail.address import ascii_domain
-from relay.outgoing.keys import SigningKey, load_key
+from relay.outgoing.keys import SigningKey, load_keys
 from relay.outgoing.verify import Verifier
 
 OVERSIGNED = (
@@ -63,8 +63,24 @@ class Signer:
 
     def __init__(self, institutions: Sequence[Institution]) -> None:
         """Loads every key; StartError names the first that is unusable."""
-        self._keys = {institution.name: [load_key(each) for each in institution.dkim] for institution in institutions}
-        self._verifiers = {name: Verifier(keys) for name, keys in self._keys.items()}
+        self._institutions = institutions
+        self._keys: dict[str, list[SigningKey]] = {}
+        self._verifiers: dict[str, Verifier] = {}
+        self.load()
+
+    def load(self) -> None:
+        """Takes the keys anew from where they are; when one is unusable StartError says so, and all stay as they are.
+
+        What is being signed meanwhile is verified with the key that it was signed with.
+        """
+        keys = {each.name: [key for table in each.dkim for key in load_keys(table)] for each in self._institutions}
+        known = {name: [*each, *self._keys.get(name, ())] for name, each in keys.items()}
+        self._verifiers = {name: Verifier(each) for name, each in known.items()}
+        self._keys = keys
+
+    def selectors(self) -> dict[str, list[str]]:
+        """What signs the mail of each institution: SELECTOR._domainkey.DOMAIN."""
+        return {name: [f"{key.selector}._domainkey.{key.domain}" for key in keys] for name, keys in self._keys.items()}
 
     def sign(self, institution: str, header: bytes, body: bytes | memoryview) -> list[bytes]:
         """The DKIM-Signature fields, each with its CRLF; none when the institution has no key, or its mail no From

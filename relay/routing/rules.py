@@ -47,6 +47,8 @@ class Additional:
 
     recipient: Address
     route: Route
+    is_told: bool = False
+    "Whether it is told when it fails, although it is a copy: a printer's slip is never lost in silence."
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +95,11 @@ def choose(config: Config, institution: str, recipient: Address, *, passing_hold
         if not rule.is_simple or (passing_holds and rule.hold is not None):
             continue
         if rule.institution in (None, institution) and matches(rule.recipient, recipient):
-            route = _action(config, rule, institution)
-            if route is not None:
-                return Route(route, f"the rule {rule.name}", destination(config, route, recipient))
-    return _ordinary(config, institution, recipient)
+            decision = _by_rule(config, rule, institution, recipient)
+            if decision.route is not None or decision.forwards:
+                return decision.route or _sorted(institution, decision)
+    decision = _ordinary(config, institution, recipient)
+    return decision.route or _sorted(institution, decision)
 
 
 def decide(
@@ -111,13 +114,9 @@ def decide(
             added.append(judged.rule)
     if added and added[-1].decides:
         rule = added.pop()
-        because = f"the rule {rule.name}"
-        name = _action(config, rule, arrival.institution)
-        route = Route(name, because, destination(config, name, arrival.recipient)) if name is not None else None
-        forwards = tuple(_by_mail(config, arrival.institution, address, because) for address in rule.forward)
-        return _with_what_is_added(config, arrival, Decision(route, because, forwards), added, rule)
-    ordinary = _ordinary(config, arrival.institution, arrival.recipient)
-    decision = Decision(ordinary, ordinary.because)
+        decision = _by_rule(config, rule, arrival.institution, arrival.recipient)
+        return _with_what_is_added(config, arrival, decision, added, rule)
+    decision = _ordinary(config, arrival.institution, arrival.recipient)
     return _with_what_is_added(config, arrival, decision, added) if added else decision
 
 
@@ -130,13 +129,13 @@ def _with_what_is_added(
         names = " and ".join(rule.name for rule in added)
         because = f"{because}, with what {names} add{'s' if len(added) == 1 else ''}"
     asked = [*added, deciding] if deciding is not None else added
-    copies_to = {
-        (each.recipient.key, each.route.name): each
-        for rule in asked
-        for each in _copies(config, rule, arrival.institution)
+    forwarded = {(each.recipient.key, each.route.name) for each in decision.forwards}
+    copies_to: dict[tuple[str, str], Additional] = {}
+    for each in (*decision.copies_to, *(copy for rule in asked for copy in _copies(config, rule, arrival.institution))):
+        key = each.recipient.key, each.route.name
         # A copy for where it goes anyway would be the same paper, or mail, twice.
-        if not _is_own(each, route, arrival.recipient)
-    }
+        if key not in forwarded and not _is_own(each, route, arrival.recipient):
+            copies_to.setdefault(key, each)
     on_paper = route is not None and route.printer is not None
     return replace(
         decision,
@@ -203,13 +202,42 @@ def _action(config: Config, rule: Rule, institution: str) -> str | None:
     return DISCARD if rule.discard else rule.next_hop
 
 
-def _ordinary(config: Config, institution: str, recipient: Address) -> Route:
+def _by_rule(config: Config, rule: Rule, institution: str, recipient: Address) -> Decision:
+    """What a rule makes of mail that it is for; nothing where it has no action for this institution."""
+    because = f"the rule {rule.name}"
+    name = _action(config, rule, institution)
+    if name is not None and rule.print is not None:
+        return _to_printer(config, config.printer(rule.print), because)
+    route = Route(name, because, destination(config, name, recipient)) if name is not None else None
+    return Decision(route, because, tuple(_by_mail(config, institution, address, because) for address in rule.forward))
+
+
+def _ordinary(config: Config, institution: str, recipient: Address) -> Decision:
     printer = config.printer_for(recipient)
     if printer is not None and printer.institution == institution:
-        name = PRINT + printer.name
-        return Route(name, f"the mailbox stands for the printer {printer.name}", name)
+        return _to_printer(config, printer, f"the mailbox of the printer {printer.name}")
     name = config.institution(institution).next_hop or "default"
-    return Route(name, f"the next hop of the institution {institution}", destination(config, name, recipient))
+    because = f"the next hop of the institution {institution}"
+    return Decision(Route(name, because, destination(config, name, recipient)), because)
+
+
+def _to_printer(config: Config, printer: Printer, because: str) -> Decision:
+    """Onto paper by its queue, and by mail to the addresses that it has itself."""
+    by_mail = _to_own_addresses(config, printer, because)
+    if not printer.queue:
+        return Decision(None, because, forwards=by_mail)
+    name = PRINT + printer.name
+    return Decision(Route(name, because, name), because, copies_to=by_mail)
+
+
+def _to_own_addresses(config: Config, printer: Printer, because: str) -> tuple[Additional, ...]:
+    found = (_by_mail(config, printer.institution, address, because) for address in printer.forward_to)
+    return tuple(replace(each, is_told=True) for each in found)
+
+
+def _sorted(institution: str, decision: Decision) -> Route:
+    """The route of what goes on as other deliveries: those are made when it is sorted."""
+    return Route(SORT + institution, decision.because, SORT + institution)
 
 
 def _copies(config: Config, rule: Rule, institution: str) -> Iterator[Additional]:
@@ -220,7 +248,9 @@ def _copies(config: Config, rule: Rule, institution: str) -> Iterator[Additional
             continue
         printer = config.printer(name)
         if printer.institution == institution:  # nobody else's slips come out there
-            yield Additional(parse_address(printer.mailboxes[0]), Route(PRINT + name, because, PRINT + name))
+            if printer.queue:
+                yield Additional(parse_address(printer.mailboxes[0]), Route(PRINT + name, because, PRINT + name))
+            yield from _to_own_addresses(config, printer, because)
 
 
 def _by_mail(config: Config, institution: str, address: str, because: str) -> Additional:

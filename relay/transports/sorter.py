@@ -77,7 +77,9 @@ class Sorter:
         more = [
             self._new(delivery, str(each.recipient), each.route, delivery.notify, None) for each in decision.forwards
         ]
-        more += [self._new(delivery, str(each.recipient), each.route, "NEVER", None) for each in decision.copies_to]
+        for each in decision.copies_to:
+            notify = delivery.notify if each.is_told else "NEVER"
+            more.append(self._new(delivery, str(each.recipient), each.route, notify, None))
         return Onward(way, tuple(more), at_once=self._released)
 
     def _new(

@@ -1,10 +1,10 @@
 """An authoritative DNS server for whatever a test publishes, and a DKIM verifier that asks it.
 
-Answers on UDP and TCP at 127.0.0.1. A name that was not published is NXDOMAIN, a published name without that type is
-an empty answer; with `fail` a name is SERVFAIL. An answer that does not fit a UDP datagram is truncated, so that the
-client comes again over TCP. What lies below a name that is `secure` has the AD bit, by which a resolver says that it
-has validated (RFC 6840 5.7), for those who ask for it. Recursion, transfers and zones cut into delegations are not its
-business.
+Answers on UDP and TCP at 127.0.0.1, or another loopback address. A name that was not published is NXDOMAIN, a published
+name without that type is an empty answer; with `fail` a name is SERVFAIL. An answer that does not fit a UDP datagram is
+truncated, so that the client comes again over TCP. What lies below a name that is `secure` has the AD bit, by which a
+resolver says that it has validated (RFC 6840 5.7), for those who ask for it. Recursion, transfers and zones cut into
+delegations are not its business.
 
 `verify_dkim` is independent of slip-relay: dkimpy checks the signature against the key in this DNS.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, cast
@@ -36,9 +37,10 @@ TTL = 60
 class DnsServer:
     """The server. `async with DnsServer(port) as dns:`; publish before or while it runs."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = LOCALHOST) -> None:
         self.port = port
-        self.address = f"{LOCALHOST}:{port}"
+        self._host = host
+        self.address = f"{host}:{port}"
         self.questions: list[tuple[str, str]] = []
         "Every question asked so far: name without the final dot, and type."
         self._records: dict[tuple[dns.name.Name, dns.rdatatype.RdataType], dns.rrset.RRset] = {}
@@ -54,6 +56,11 @@ class DnsServer:
         known = list(self._records.get((owner, rdatatype), ()))
         fresh = dns.rrset.from_text_list(owner, ttl, "IN", rdatatype, texts)
         self._records[owner, rdatatype] = dns.rrset.from_rdata_list(owner, ttl, [*known, *fresh])
+
+    def add_strings(self, name: str, strings: Sequence[str], ttl: int = TTL) -> None:
+        """Publish a TXT record that is cut into these strings."""
+        owner, quoted = _name(name), " ".join(f'"{string}"' for string in strings)
+        self._records[owner, dns.rdatatype.TXT] = dns.rrset.from_text_list(owner, ttl, "IN", "TXT", [quoted])
 
     def remove(self, name: str, kind: str | None = None) -> None:
         """Take back what was published at a name, or one type of it."""
@@ -71,8 +78,8 @@ class DnsServer:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), (LOCALHOST, self.port))
-        self._tcp = await asyncio.start_server(self._serve_stream, LOCALHOST, self.port)
+        self._udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), (self._host, self.port))
+        self._tcp = await asyncio.start_server(self._serve_stream, self._host, self.port)
         return self
 
     async def __aexit__(

@@ -269,6 +269,7 @@ async def test_programs_get_json(room: Room) -> None:
         "name": "shape",
         "institution": "demo",
         "queue": "shape",
+        "forward_to": [],
         "state": "idle",
         "device": f"{room.laser.device_uri}?contimeout=4",
         "evidence": "device-confirmed",

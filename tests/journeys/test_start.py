@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from relay.outgoing.keys import public_record, read_private_key
+from relay.outgoing.keys import public_record
+from relay.outgoing.private_key import read_private_key
 from tests.harness import toml
 from tests.harness.appliance import command
 from tests.harness.institution import Institution, Ports

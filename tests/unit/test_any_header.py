@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from relay.bounces.notify import Notifier
-from relay.cli.dkim import pem
 from relay.config.settings import Config, Intake
 from relay.errors import HeaderError, Refusal
 from relay.intake.staging import Arrived, Staging
@@ -23,6 +22,7 @@ from relay.mail.status import Reply
 from relay.maillog import MailLog
 from relay.outgoing.assemble import Assembler
 from relay.outgoing.keys import public_record
+from relay.outgoing.private_key import pem
 from relay.outgoing.sign import Signer
 from relay.spool.records import Delivery, Outcome, State
 from tests.accepted import accepted

@@ -26,7 +26,7 @@ from relay.control import protocol
 from relay.control.client import metrics_of, orders_for
 from relay.control.desk import Desk, account
 from relay.control.place import ON_A_SERVER, socket_path
-from relay.control.protocol import Request
+from relay.control.protocol import Request, SendTest
 from relay.control.server import MAX_PEERS, ControlSocket
 from relay.control.ways import Ways
 from relay.errors import OrderError, StartError
@@ -71,6 +71,11 @@ def test_an_order_for_a_reprint_is_read_as_it_was_written(mark: bool | None) -> 
     assert protocol.read_request(protocol.write_request(asked)) == asked
 
 
+@pytest.mark.parametrize("asked", [SendTest("a@lib.example"), SendTest("ä@lib.example", "demo", "anna")])
+def test_an_order_for_a_test_letter_is_read_as_it_was_written(asked: SendTest) -> None:
+    assert protocol.read_request(protocol.write_request(asked)) == asked
+
+
 def test_an_answer_is_read_as_it_was_written() -> None:
     made = Done(KEY, State.DELIVERED, State.DELIVERED, "print:desk", made=3)
     result = Result([Done(KEY, State.HELD, State.QUEUED, "campus"), made], [Refused(KEY, "it is äußerst held")])
@@ -95,6 +100,10 @@ NO_REQUESTS = {
     b'{"verb": "reprint", "deliveries": [["06GXWTSGYD8QM", 0]], "printer": []}': "'printer' is the name of a printer",
     b'{"verb": "reprint", "deliveries": [["06GXWTSGYD8QM", 0]], "only": ["held"]}': "a request has no 'only'",
     b'{"verb": "hold", "deliveries": [["06GXWTSGYD8QM", 0]], "mark": true}': "a request has no 'mark'",
+    b'{"verb": "send-test"}': "'to' is an address",
+    b'{"verb": "send-test", "to": "a@b.example", "institution": 1}': "'institution' is the name of an institution",
+    b'{"verb": "send-test", "to": "a@b.example", "text": "buy this"}': "a request has no 'text'",
+    b'{"verb": "send-test", "to": "a@b.example", "for": "a b"}': "'for' is the name of an account",
     b'{"verb": [], "deliveries": [["06GXWTSGYD8QM", 0]]}': "not an order",
     b'{"verb": "hold"}': "'deliveries' is a list of 1 to 200",
     b'{"verb": "hold", "deliveries": []}': "'deliveries' is a list of 1 to 200",

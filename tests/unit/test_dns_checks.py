@@ -17,10 +17,11 @@ from relay.dns.answers import Answers
 from relay.dns.dkim_record import check_key, key_record, key_text
 from relay.dns.dmarc import walk
 from relay.dns.dmarc_check import Sent, check_dmarc
+from relay.dns.ex_libris import check_ex_libris
 from relay.dns.findings import Finding, Record
 from relay.dns.hosts_check import check_bounce_mx, check_name
 from relay.dns.resolver import Resolver
-from relay.dns.spf_check import Senders, check_ex_libris, check_spf, senders_of
+from relay.dns.spf_check import Senders, check_spf, senders_of
 from relay.dns.spf_verdict import Judgement, judge, whole_cost
 from relay.errors import NoSuchDomain, SpfError
 from tests.harness.dns_server import DnsServer

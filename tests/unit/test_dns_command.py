@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from relay.cli import command
-from relay.cli.dkim import pem
 from relay.dns.dkim_record import key_text
+from relay.outgoing.private_key import pem
 from tests.harness import certificates, toml
 from tests.harness.dns_server import DnsServer
 from tests.harness.institution import Institution, Ports
@@ -93,6 +93,7 @@ async def test_all_is_right(config: Tree, tmp_path: Path) -> None:
     assert [row.split("  ")[0] for row in rows] == [
         "DKIM",
         "SPF",
+        "SPF of From",
         "DMARC",
         "alignment",
         "MX",
@@ -226,13 +227,24 @@ async def test_the_zone_of_the_demo_library_is_right(tmp_path: Path) -> None:
         ran = await asyncio.to_thread(CliRunner().invoke, command, ["dns", "-c", str(library.config), "--json"])
     assert ran.exit_code == 0
     verdicts = [finding["verdict"] for part in json.loads(ran.output) for finding in part["findings"]]
-    assert verdicts == ["ok"] * 5 + ["warn"] * 2, "it has no policy for TLS, and wants no reports"
+    assert verdicts == ["ok"] * 6 + ["warn"] * 2, "it has no policy for TLS, and wants no reports"
 
 
 async def test_explain_says_why_each_matters(config: Tree, tmp_path: Path) -> None:
     lines = (await run(config, tmp_path, "--explain")).output.splitlines()
-    explained = [line.partition(": ")[0] for line in lines[-9:]]
-    assert explained == ["DKIM", "SPF", "DMARC", "alignment", "MX", "MTA-STS", "TLS-RPT", "SPF of HELO", "PTR"]
+    explained = [line.partition(": ")[0] for line in lines[-10:]]
+    assert explained == [
+        "DKIM",
+        "SPF",
+        "SPF of From",
+        "DMARC",
+        "alignment",
+        "MX",
+        "MTA-STS",
+        "TLS-RPT",
+        "SPF of HELO",
+        "PTR",
+    ]
     assert lines[-1].startswith("PTR: Many receivers refuse clients whose address has no name")
 
 

@@ -23,7 +23,6 @@ from relay.bounces.mime import Words
 from relay.bounces.notify import Notifier
 from relay.bounces.own_mail import SOURCE
 from relay.bounces.words import WIDTH, Templates, local_time
-from relay.cli.dkim import pem
 from relay.config.institutions import Language
 from relay.config.settings import Config
 from relay.mail import headers
@@ -31,6 +30,7 @@ from relay.mail.address import Address, parse_address
 from relay.mail.status import Reply
 from relay.outgoing.assemble import Assembler
 from relay.outgoing.keys import public_record
+from relay.outgoing.private_key import pem
 from relay.outgoing.sign import Signer
 from relay.resources import templates_folder
 from relay.spool.records import FINAL, Delivery, NewMessage, Outcome, State

@@ -11,12 +11,12 @@ import dkim
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from relay.cli.dkim import pem
 from relay.config.settings import Config
 from relay.mail import headers
 from relay.outgoing.assemble import Assembler
 from relay.outgoing.keys import public_record
 from relay.outgoing.missing import missing_fields
+from relay.outgoing.private_key import pem
 from relay.outgoing.sign import Signer
 from relay.spool.records import Delivery, State
 from tests.accepted import accepted

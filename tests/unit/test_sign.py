@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.cli.dkim import pem
 from relay.config.institutions import Institution
 from relay.errors import StartError
 from relay.outgoing import sign
-from relay.outgoing.keys import PrivateKey, SigningKey, public_record, read_private_key
+from relay.outgoing.keys import SigningKey, public_record
+from relay.outgoing.private_key import PrivateKey, pem, read_private_key
 from relay.outgoing.sign import OVERSIGNED, SIGNED_IF_THERE, Signer, body_hash, signatures
 
 HEADER = (

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from relay.cli.dkim import pem
 from relay.config.settings import Config
 from relay.outgoing import sign
+from relay.outgoing.private_key import pem
 from relay.spool.records import State
 from relay.transports.smtp import LARGE
 from tests.harness.waiting import until
