@@ -69,7 +69,7 @@ class Appliance:
         self._fetcher = Fetcher(copies, Shelf(copies.folder), self._maillog) if copies.folder is not None else None
         self._renderer = RenderPool(config.rendering, copies, self._fetcher.want if self._fetcher else None)
         self._cups = CupsServer(config.cups)
-        self._assembler = Assembler(config, Signer(config.institutions))
+        self._assembler = Assembler(config, Signer(config.institutions), self._maillog)
         resolver = Resolver(config.dns)
         self._policies = _sts_policies(config, resolver, self._maillog)
         self._transports = self._build_transports(resolver)

@@ -45,6 +45,8 @@ async def _of_institution(config: Config, institution: Institution, answers: Ans
         advice = "slip-relay dkim keygen makes a key; name it in [[institutions.dkim]]"
         findings.append(Finding("dkim", institution.domains[0], "a key", "no key: letters go unsigned", "warn", advice))
     domain, is_ours = _envelope_domain(institution), institution.envelope_from == "verp"
+    if domain is None:
+        return [*findings, *await _without_envelope(institution, answers)]
     senders = await _senders(config, _hops(config, institution), answers, domain)
     if isinstance(senders, Finding):
         findings.append(senders)
@@ -71,6 +73,17 @@ async def _of_transport(
         findings += await check_mta_sts(answers, fetch, domain, is_ours=domain == bounce_domain)
     if bounce_domain is not None:
         findings.append(await check_tls_rpt(answers, bounce_domain, f"tls-reports@{own[0]}"))
+    return findings
+
+
+async def _without_envelope(institution: Institution, answers: Answers) -> list[Finding]:
+    """What can be asked where the Envelope-From is the sender's own: nobody knows its domain beforehand."""
+    must, says = "an Envelope-From of its own", "the senders' own is kept, and SPF is judged by their domains"
+    advice = 'envelope_from = "verp" or a fixed mailbox makes it the institution\'s, so that SPF aligns'
+    findings = [Finding("spf", institution.domains[0], must, says, "warn", advice)]
+    sent = Sent(None, tuple(ascii_domain(key.domain) for key in institution.dkim))
+    for each in map(ascii_domain, institution.domains):
+        findings += await check_dmarc(answers, each, sent)
     return findings
 
 
@@ -124,7 +137,10 @@ def _hops(config: Config, institution: Institution) -> list[NextHop]:
     return [config.next_hop(name) for name in dict.fromkeys(names) if name is not None]
 
 
-def _envelope_domain(institution: Institution) -> str:
+def _envelope_domain(institution: Institution) -> str | None:
+    """The domain that SPF is judged by; None where that is the sender's."""
+    if institution.envelope_from == "keep":
+        return None
     if institution.envelope_from != "verp":
         return ascii_domain(parse_address(institution.envelope_from).domain)
     assert institution.bounce_domain is not None, "the configuration was checked"

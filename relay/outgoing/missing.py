@@ -6,13 +6,10 @@ Each attempt makes the same bytes. A field that a signature the letter brought a
 
 from __future__ import annotations
 
-import re
-
 from relay.mail import headers
 from relay.mail.address import ascii_domain
+from relay.outgoing.brought import brought, covered
 from relay.spool.records import Message
-
-_SIGNED_NAMES = re.compile(rb"(?:^|;)\s*h\s*=([^;]*)")
 
 
 def missing_fields(message: Message, header: bytes, hostname: str, *, automatic: bool) -> bytes:
@@ -23,19 +20,10 @@ def missing_fields(message: Message, header: bytes, hostname: str, *, automatic:
     is_to_say = automatic and message.reverse_path is not None and headers.count(header, "auto-submitted") == 0
     if not lacks_id and not is_to_say:
         return b""
-    signed = _signed_names(header)
+    signed = covered(brought(header))
     fields = b""
-    if lacks_id and b"message-id" not in signed:
+    if lacks_id and "message-id" not in signed:
         fields += f"Message-ID: <{message.queue_id}@{ascii_domain(hostname)}>\r\n".encode("ascii")
-    if is_to_say and b"auto-submitted" not in signed:
+    if is_to_say and "auto-submitted" not in signed:
         fields += b"Auto-Submitted: auto-generated\r\n"
     return fields
-
-
-def _signed_names(header: bytes) -> set[bytes]:
-    """Names in `h=` of the DKIM signatures that a header has."""
-    if b"dkim-signature" not in header.lower():
-        return set()
-    signatures = (value for name, value in headers.fields(header) if name == "dkim-signature")
-    lists = (match[1] for value in signatures for match in _SIGNED_NAMES.finditer(value))
-    return {name.strip().lower() for text in lists for name in text.split(b":")}

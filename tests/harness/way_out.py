@@ -23,7 +23,7 @@ class Letters:
     """Deliveries by the first next hop of a configuration."""
 
     def __init__(self, config: Config) -> None:
-        assembler = Assembler(config, Signer(config.institutions))
+        assembler = Assembler(config, Signer(config.institutions), MailLog.of(config))
         self.transport = SmtpTransport(
             config.next_hops[0],
             config.server.hostname,

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from relay.cli.dkim import pem
 from relay.config.settings import Config
 from relay.mail import headers
+from relay.maillog import MailLog
 from relay.outgoing.assemble import Assembler
 from relay.outgoing.keys import public_record
 from relay.outgoing.missing import missing_fields
@@ -68,7 +69,9 @@ def test_it_leaves_signed_with_it_and_the_same_each_time(make_config: Callable[.
     config = make_config(institutions=[demo])
     delivery = Delivery(LETTER, 0, "reader@patron.example", "default", "default", State.ACTIVE, 1, 0.0)
     content = BARE + b"\r\nbody\r\n"
-    first, second = (Assembler(config, Signer(config.institutions)).assemble(delivery, content) for _ in range(2))
+    first, second = (
+        Assembler(config, Signer(config.institutions), MailLog()).assemble(delivery, content) for _ in range(2)
+    )
     record = public_record(private).encode()
     for mail in (first, second):
         assert mail.content.endswith(MADE + AUTOMATIC + content)
