@@ -36,7 +36,8 @@ _ADDRESS_TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _PARAMETER = re.compile(r"([ \t\r\n]*)([!-'+-<>-~]+)[ \t]*=[ \t\r\n]*([^ \t\r\n].*)", re.DOTALL)
-_BETWEEN_SEMICOLONS = re.compile(r"""((?:"(?:[^"\\]|\\.)*+"|[^";]++)++)""", re.DOTALL)
+_PIECE = re.compile(r"""(?:"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[^";]++)++|;""", re.DOTALL)
+"""What stands between semicolons, or one. A quoted string that does not end goes on to the end of all."""
 
 _Token = tuple[str, str]
 
@@ -125,7 +126,10 @@ def _mailbox(name: str, tokens: list[_Token], begun: int) -> str:
         return "".join(token for _, token in tokens)
     address = next((i for i, (kind, _) in enumerate(tokens) if kind in ("angle", "at")), len(tokens))
     if address < len(tokens) and tokens[address][0] == "at":
-        return "".join(_part_of_address(name, kind, token) for kind, token in tokens)
+        local = (
+            (f"{kind} of local part", token) if kind == "word" else (kind, token) for kind, token in tokens[:address]
+        )
+        return "".join(_part_of_address(name, kind, token) for kind, token in [*local, *tokens[address:]])
     named = [("word", token) if kind == "comment" and token.isascii() else (kind, token) for kind, token in tokens]
     text = _words(named[:address], begun)
     rest = "".join(_part_of_address(name, kind, token) for kind, token in tokens[address:])
@@ -152,7 +156,7 @@ def _part_of_address(name: str, kind: str, token: str) -> str:
 
 def _parameters(name: str, text: str) -> str:
     """The value of a MIME field, with parameters."""
-    made = "".join(part if part.isascii() else _parameter(part) for part in _BETWEEN_SEMICOLONS.split(text))
+    made = "".join(part if part.isascii() else _parameter(part) for part in _PIECE.findall(text))
     if not made.isascii():
         raise Unconvertible(f"its field {name} is not ASCII outside of a parameter")
     return made
