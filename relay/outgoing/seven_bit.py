@@ -31,6 +31,7 @@ CONVERT = "convert"
 """The rule, as the log calls it: the setting."""
 
 _CTE = "content-transfer-encoding"
+_MIME = (_CTE, "content-type")
 _AS_IT_IS = ("", "7bit", "8bit", "binary")
 _MECHANISM = re.compile(r"\s*([A-Za-z0-9-]*)")
 
@@ -68,21 +69,25 @@ class _Conversion:
         changes = tuple(Change(what, CONVERT) for what in sorted(self._changed))
         return Converted(self._out.getvalue(), changes, self._has_signed_part)
 
-    def _entity(self, header: bytes, start: int, end: int, *, depth: int, is_message: bool) -> None:
+    def _entity(
+        self, header: bytes, start: int, end: int, *, depth: int, is_message: bool, of_digest: bool = False
+    ) -> None:
         """Writes a message or a part: header section, empty line, body."""
         self._parts += 1
         if depth > MAX_DEPTH or self._parts > MAX_PARTS:
             raise Unconvertible("it has too many parts to be converted", "5.6.3")
-        facts = BytesHeaderParser(policy=compat32).parsebytes(header)
-        kind, encoding = facts.get_content_type(), _mechanism(facts)
-        is_label_to_change = self._bodies and encoding in ("8bit", "binary")  # RFC 2045 6.4
         if transfer.is_seven_bit(self._content, start, end):
             self._write_header(header, depth)
             self._copy(start, end)
-        elif kind.startswith("multipart/"):
+            return
+        facts = _facts(header)
+        facts.set_default_type("message/rfc822" if of_digest else "text/plain")  # RFC 2046 5.1.5
+        kind, encoding = facts.get_content_type(), _mechanism(facts)
+        is_label_to_change = self._bodies and encoding in ("8bit", "binary")  # RFC 2045 6.4
+        if kind.startswith("multipart/"):
             self._has_signed_part |= kind == "multipart/signed"
             self._write_header(header, depth, "7bit" if is_label_to_change else "")
-            self._multipart(_boundary(facts), start, end, depth)
+            self._multipart(_boundary(facts), start, end, depth, is_digest=kind == "multipart/digest")
         elif kind in ("message/rfc822", "message/global") and encoding in _AS_IT_IS:
             self._write_header(header, depth, "7bit" if is_label_to_change else "")
             self._part(start, end, depth + 1, is_message=True)
@@ -92,14 +97,15 @@ class _Conversion:
             self._write_header(header, depth)
             self._copy(start, end)
 
-    def _part(self, start: int, end: int, depth: int, *, is_message: bool = False) -> None:
+    def _part(self, start: int, end: int, depth: int, *, is_message: bool = False, of_digest: bool = False) -> None:
         """Writes what stands between two delimiters, or a message within the message."""
         if transfer.is_seven_bit(self._content, start, end):
             self._copy(start, end)
         elif self._content.startswith(b"\r\n", start, end):
-            self._entity(b"", start + 2, end, depth=depth, is_message=is_message)
+            self._entity(b"", start + 2, end, depth=depth, is_message=is_message, of_digest=of_digest)
         elif (empty := self._content.find(b"\r\n\r\n", start, end)) >= 0:
-            self._entity(self._content[start : empty + 2], empty + 4, end, depth=depth, is_message=is_message)
+            header = self._content[start : empty + 2]
+            self._entity(header, empty + 4, end, depth=depth, is_message=is_message, of_digest=of_digest)
         else:
             self._write_header(self._content[start:end], depth, has_body=False)
 
@@ -125,18 +131,18 @@ class _Conversion:
             if end == len(self._content):
                 self._out.write(b"\r\n")
 
-    def _multipart(self, boundary: bytes, start: int, end: int, depth: int) -> None:
-        for delimiter, is_part, begin, stop in self._pieces(boundary, start, end):
+    def _multipart(self, boundary: bytes, start: int, end: int, depth: int, *, is_digest: bool) -> None:
+        for delimiter, is_part, begin, stop in self._between(boundary, start, end):
             self._out.write(delimiter)
             if is_part:
-                self._part(begin, stop, depth + 1)
+                self._part(begin, stop, depth + 1, of_digest=is_digest)
             elif self._bodies and not transfer.is_seven_bit(self._content, begin, stop):
                 self._changed.add(BODY)
                 self._out.writelines(map(transfer.masked, transfer.blocks(self._content, begin, stop)))
             else:
                 self._copy(begin, stop)
 
-    def _pieces(self, boundary: bytes, start: int, end: int) -> Iterator[tuple[bytes, bool, int, int]]:
+    def _between(self, boundary: bytes, start: int, end: int) -> Iterator[tuple[bytes, bool, int, int]]:
         """Each delimiter line, whether a part follows, and where what follows begins and ends; first what stands before
         all of them. An end mark that is missing is where the whole ends (RFC 2046 5.1.1).
         """
@@ -165,10 +171,7 @@ class _Conversion:
             self._out.write(b"\r\n")
 
     def _changed_header(self, header: bytes, depth: int, encoding: str, *, is_message: bool) -> bytes:
-        try:
-            pieces = list(headers.pieces(header))
-        except HeaderError as error:
-            raise Unconvertible(f"it can't be converted: {error}", "5.6.3") from None
+        pieces = _pieces(header)
         label = f"Content-Transfer-Encoding: {encoding}\r\n".encode("ascii")
         made, changed = [], set()
         for name, piece in pieces:
@@ -194,6 +197,19 @@ class _Conversion:
 
     def _copy(self, start: int, end: int) -> None:
         self._out.writelines(transfer.blocks(self._content, start, end))
+
+
+def _pieces(header: bytes) -> list[tuple[str, bytes]]:
+    try:
+        return list(headers.pieces(header))
+    except HeaderError as error:
+        raise Unconvertible(f"it can't be converted: {error}", "5.6.3") from None
+
+
+def _facts(header: bytes) -> Message:
+    """The fields that say what a body is, as we read fields; the library stops at the first that it finds odd."""
+    found = (name.encode("ascii") + b":" + headers.value_of(piece) for name, piece in _pieces(header) if name in _MIME)
+    return BytesHeaderParser(policy=compat32).parsebytes(b"".join(found))
 
 
 def _mechanism(facts: Message) -> str:

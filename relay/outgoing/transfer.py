@@ -14,6 +14,8 @@ _BLOCK = 64 * 1024
 _LINE = 57
 """Octets of a line of base64, 76 characters."""
 _HIGH = bytes(range(0x80, 0x100))
+_TOO_LONG = re.compile(rb"^([^\r\n]{74})(=(?:20|09)\r)$", re.MULTILINE)
+"""A line of 77 characters, which the library makes where a space at its end is encoded; 76 are allowed."""
 _HIGH_OCTET = re.compile(rb"[\x80-\xff]")
 
 Encoding = Literal["quoted-printable", "base64"]
@@ -44,7 +46,7 @@ def quoted_printable(content: bytes, start: int, end: int) -> Iterator[bytes]:
             stop = content.rfind(b"\r\n", start, stop) + 2
             stop = stop if stop > start + 1 else start + _BLOCK
         block = content[start:stop]
-        text = binascii.b2a_qp(block)
+        text = _TOO_LONG.sub(rb"\1=\r\n\2", binascii.b2a_qp(block))
         # Without a line end in what it is given it writes bare LF.
         yield text if b"\r\n" in block else text.replace(b"=\n", b"=\r\n")
         if stop < end and not block.endswith(b"\r\n"):
