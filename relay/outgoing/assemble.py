@@ -176,7 +176,7 @@ def _converted(
     made = converted(content, fields.header, start, bodies=not _takes_eight_bit(offers))
     is_signed = made.has_signed_part or any(each.broken_by(made.changes) for each in brought(fields.header))
     if institution.convert == "unsigned" and is_signed:
-        raise Unconvertible(f"{_WANTED}, which would break a signature that it came with", "5.6.3")
+        raise Unconvertible(f"{_WANTED}, which breaks a signature that it brought", "5.6.3")
     return made
 
 

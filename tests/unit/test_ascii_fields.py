@@ -126,9 +126,15 @@ def test_free_text_shows_the_same(parts: list[str]) -> None:
 def test_a_name_before_an_address_reads_as_what_it_was(name: str) -> None:
     if not name.strip():
         return
-    field = b"From: " + phrase(name) + b" <a@lib.example>\r\n\r\n"
-    (address,) = message_from_bytes(field, policy=policy.default)["From"].addresses
-    assert (address.display_name.split(), address.addr_spec) == (name.split(), "a@lib.example")
+    made = phrase(name)
+    (address,) = message_from_bytes(b"From: " + made + b" <a@lib.example>\r\n\r\n", policy=policy.default)[
+        "From"
+    ].addresses
+    assert address.addr_spec == "a@lib.example"
+    if made.startswith(b"=?"):  # the standard library shows a space between encoded words in a name; nobody else does
+        assert str(make_header(decode_header(made.decode()))) == name
+    else:
+        assert address.display_name.split() == name.split()
 
 
 @pytest.mark.parametrize(
