@@ -21,7 +21,7 @@ from relay.outgoing.sign import Signer
 from relay.spool.records import State
 from relay.transports.letter import LARGE, Letter
 from relay.transports.smtp import stuffed
-from tests.harness.waiting import until
+from tests.harness.waiting import free_ports, until
 from tests.harness.way_out import LETTER, Letters, delivery_of
 
 pytestmark = pytest.mark.asyncio
@@ -328,6 +328,28 @@ async def test_what_a_host_does_not_take_in_any_form_fails(
         assert host.taken == []
         assert (await letters.send()).state is State.DELIVERED
     assert host.connections == 1, "the session is still good"
+
+
+@pytest.mark.parametrize(
+    ("second", "state", "reason"),
+    [
+        (WITH_SMTPUTF8, State.DELIVERED, "taken by 127.0.0.1"),
+        (SEVEN_BIT, State.FAILED, "127.0.0.1 can't be sent it: its field message-id is not ASCII"),
+        (None, State.DEFERRED, "127.0.0.1 can't be sent it: its field message-id is not ASCII"),
+    ],
+    ids=["takes more", "takes no more", "away"],
+)
+async def test_where_one_host_can_not_have_it_another_may(
+    make_config: Callable[..., Config], second: bytes | None, state: State, reason: str
+) -> None:
+    content = "Message-ID: <\xf6@lib.example>\r\n".encode() + LETTER
+    hosts = Host(SEVEN_BIT), Host(second or b"")
+    async with hosts[0].listening() as first, hosts[1].listening() as port:
+        named = [f"127.0.0.1:{first}", f"127.0.0.1:{port if second else free_ports(1)}"]
+        outcome = await at(first, make_config, host=None, hosts=named).send(content, smtputf8=True)
+    assert outcome.state is state
+    assert outcome.reason.startswith(reason)
+    assert [len(host.taken) for host in hosts] == [0, int(second == WITH_SMTPUTF8)]
 
 
 async def test_an_address_in_a_domain_beyond_ascii_needs_no_smtputf8(make_config: Callable[..., Config]) -> None:
