@@ -71,9 +71,10 @@ class Institution(Settings):
     "The From address of letters that are rewritten; in one of its domains."
     from_name: Annotated[str, Field(min_length=1, max_length=200)] = "{name} via Library"
     "The name before that address; `{name}` is the one that was there, or the part of the old address before the @."
-    convert: Literal["always", "unsigned", "never"] = "always"
-    """Which mail is converted for a next hop that takes no 8-bit text, or no UTF-8 in a header: all, only what brought
-    no signature that breaks by it, or none. What is not converted fails there.
+    convert: Literal["as-needed", "always", "unsigned", "never"] = "as-needed"
+    """Whether 8-bit text, and UTF-8 in a header, is converted before a letter is signed: where the next hop takes none
+    of it; always, so that no host after it has to; `unsigned`, as needed and only where no signature that the letter
+    brought breaks by it; or never. What is not converted fails at a next hop that does not take it.
     """
     next_hop: Name | None = None
     "Next hop for its mail; without it, the next hop of that name `default`."

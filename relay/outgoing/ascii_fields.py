@@ -14,6 +14,7 @@ from urllib.parse import quote
 from relay.errors import AddressError, Unconvertible
 from relay.mail.address import ascii_domain
 from relay.outgoing.encoded_words import LONGEST, encoded_words
+from relay.outgoing.transfer import LONGEST_LINE
 
 _OF_ADDRESSES = frozenset(
     f"{resent}{name}" for resent in ("", "resent-") for name in ("from", "sender", "reply-to", "to", "cc", "bcc")
@@ -58,6 +59,25 @@ def ascii_field(name: str, piece: bytes) -> bytes:
     else:
         text = _words(_words_of(value), len(label) + 2)
     return f"{label}{colon}{text}\r\n".encode("ascii")
+
+
+def folded(piece: bytes) -> bytes:
+    """A field with its lines folded where they are too long for hosts, as far as it has white space there (RFC 5322
+    2.2.3). Relaxed canonicalisation takes no notice of it (RFC 6376 3.4.2).
+    """
+    return b"\r\n".join(_folded_line(line) for line in piece.split(b"\r\n"))
+
+
+def _folded_line(line: bytes) -> bytes:
+    done = b""
+    while len(line) > LONGEST_LINE:
+        cut = max(line.rfind(b" ", 1, LONGEST_LINE), line.rfind(b"\t", 1, LONGEST_LINE))
+        before = line[:cut].strip()
+        if cut < 0 or not before or before.endswith(b":") or not line[cut:].strip():
+            break  # one word, or white space
+        done += line[:cut] + b"\r\n"
+        line = line[cut:]
+    return done + line
 
 
 def _words_of(text: str) -> list[_Token]:

@@ -21,6 +21,8 @@ class Change:
 
     what: str
     rule: str
+    is_folding: bool = False
+    "Whether it is only folded in another way, of which relaxed canonicalisation takes no notice (RFC 6376 3.4.2)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,17 @@ class Brought:
     selector: str
     covers: frozenset[str]
     "Names (lower case) in `h=`, those of fields that it says are absent among them (oversigned, RFC 6376 8.15)."
+    is_relaxed: bool = False
+    "Whether `c=` says so of the header."
 
     def broken_by(self, changes: Iterable[Change]) -> list[str]:
         """The rules of the changes after which it is not good any more, each once."""
-        return list(dict.fromkeys(each.rule for each in changes if each.what == BODY or each.what in self.covers))
+        return list(dict.fromkeys(each.rule for each in changes if self._is_broken_by(each)))
+
+    def _is_broken_by(self, change: Change) -> bool:
+        if change.is_folding and self.is_relaxed:
+            return False
+        return change.what == BODY or change.what in self.covers
 
 
 def brought(header: bytes) -> list[Brought]:
@@ -53,4 +62,5 @@ def _read(value: bytes) -> Brought:
     parts = (part.partition(b"=") for part in value.split(b";"))
     tags = {name.strip(): b"".join(text.split()).decode("ascii", "replace") for name, _, text in parts}
     names = tags.get(b"h", "").lower().split(":")
-    return Brought(tags.get(b"d", ""), tags.get(b"s", ""), frozenset(filter(None, names)))
+    is_relaxed = tags.get(b"c", "").lower().startswith("relaxed")
+    return Brought(tags.get(b"d", ""), tags.get(b"s", ""), frozenset(filter(None, names)), is_relaxed)

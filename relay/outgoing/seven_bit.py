@@ -1,8 +1,8 @@
-"""A message as a next hop with few extensions takes it (RFC 6152 3): no 8-bit body, no UTF-8 in a header.
+"""A message in a form that every host takes (RFC 6152 3): no 8-bit body, no UTF-8 in a header, no long line.
 
-Each leaf part whose body is not ASCII becomes quoted-printable or base64; each header field that is not ASCII gets its
-form in ASCII, in the header of the message and in those of its parts. Boundaries, the order of parts and all that is
-ASCII already keep their bytes. Preambles and epilogues, which nobody reads, get question marks.
+Each leaf part whose body is not so becomes quoted-printable or base64; each header field, of the message and of its
+parts, that is not ASCII gets its form in ASCII, and lines over 998 octets are folded. Boundaries, the order of parts
+and all that was fine keep their bytes. Preambles and epilogues, which nobody reads, get question marks.
 Raises Unconvertible for what has no such form. Takes time in proportion to the message, and memory for what it makes
 of it.
 """
@@ -20,7 +20,7 @@ from io import BytesIO
 from relay.errors import HeaderError, Unconvertible
 from relay.mail import headers
 from relay.outgoing import transfer
-from relay.outgoing.ascii_fields import ascii_field
+from relay.outgoing.ascii_fields import ascii_field, folded
 from relay.outgoing.brought import BODY, Change
 
 MAX_DEPTH = 50
@@ -47,8 +47,9 @@ class Converted:
 
 
 def converted(content: bytes, header: bytes, start: int, *, bodies: bool) -> Converted:
-    """The message that has this header section, and for a body what begins at `start` of the content. Headers are
-    converted, and if asked for `bodies`.
+    """The message that has this header section, and for a body what begins at `start` of the content.
+
+    Converted are headers, what has long lines, and if `bodies` is said all that is not ASCII.
     """
     return _Conversion(content, bodies=bodies).run(header, min(start, len(content)))
 
@@ -61,13 +62,15 @@ class _Conversion:
         self._bodies = bodies
         self._parts = 0
         self._changed: set[str] = set()
+        self._folded: set[str] = set()
         self._has_signed_part = False
         self._out = BytesIO()
 
     def run(self, header: bytes, start: int) -> Converted:
         self._entity(header, start, len(self._content), depth=0, is_message=True)
-        changes = tuple(Change(what, CONVERT) for what in sorted(self._changed))
-        return Converted(self._out.getvalue(), changes, self._has_signed_part)
+        changes = [Change(what, CONVERT) for what in sorted(self._changed)]
+        changes += [Change(what, CONVERT, is_folding=True) for what in sorted(self._folded - self._changed)]
+        return Converted(self._out.getvalue(), tuple(changes), self._has_signed_part)
 
     def _entity(
         self, header: bytes, start: int, end: int, *, depth: int, is_message: bool, of_digest: bool = False
@@ -76,7 +79,7 @@ class _Conversion:
         self._parts += 1
         if depth > MAX_DEPTH or self._parts > MAX_PARTS:
             raise Unconvertible("it has too many parts to be converted", "5.6.3")
-        if transfer.is_seven_bit(self._content, start, end):
+        if self._is_fine(start, end):
             self._write_header(header, depth)
             self._copy(start, end)
             return
@@ -91,7 +94,7 @@ class _Conversion:
         elif kind in ("message/rfc822", "message/global") and encoding in _AS_IT_IS:
             self._write_header(header, depth, "7bit" if is_label_to_change else "")
             self._part(start, end, depth + 1, is_message=True)
-        elif self._bodies:
+        elif self._bodies or transfer.has_long_line(self._content, start, end):
             self._leaf(header, kind, encoding, start, end, depth=depth, is_message=is_message)
         else:
             self._write_header(header, depth)
@@ -99,7 +102,7 @@ class _Conversion:
 
     def _part(self, start: int, end: int, depth: int, *, is_message: bool = False, of_digest: bool = False) -> None:
         """Writes what stands between two delimiters, or a message within the message."""
-        if transfer.is_seven_bit(self._content, start, end):
+        if self._is_fine(start, end):
             self._copy(start, end)
         elif self._content.startswith(b"\r\n", start, end):
             self._entity(b"", start + 2, end, depth=depth, is_message=is_message, of_digest=of_digest)
@@ -114,14 +117,19 @@ class _Conversion:
     ) -> None:
         self._changed.add(BODY)
         parts = transfer.blocks(self._content, start, end)
+        is_long = transfer.has_long_line(self._content, start, end)
         if encoding == "quoted-printable":
             self._write_header(header, depth)
-            self._out.writelines(map(transfer.escaped, parts))
+            self._out.writelines(
+                transfer.quoted_anew(self._content, start, end) if is_long else map(transfer.escaped, parts)
+            )
         elif encoding == "base64":
             self._write_header(header, depth)
-            self._out.writelines(map(transfer.without_high, parts))
+            self._out.writelines(
+                transfer.lined_anew(self._content, start, end) if is_long else map(transfer.without_high, parts)
+            )
         elif encoding not in _AS_IT_IS or kind == "message/partial":
-            raise Unconvertible(f"it has 8-bit text in {encoding or kind}", "5.6.3")
+            raise Unconvertible(f"it has 8-bit text or long lines in {encoding or kind}", "5.6.3")
         elif kind.startswith("text/") and transfer.fitting(self._content, start, end) == "quoted-printable":
             self._write_header(header, depth, "quoted-printable", is_message=is_message)
             self._out.writelines(transfer.quoted_printable(self._content, start, end))
@@ -164,7 +172,7 @@ class _Conversion:
         self, header: bytes, depth: int, encoding: str = "", *, is_message: bool = False, has_body: bool = True
     ) -> None:
         """Writes a header section in ASCII, with its Content-Transfer-Encoding where there is another one."""
-        if encoding or not header.isascii():
+        if encoding or not header.isascii() or transfer.has_long_line(header, 0, len(header)):
             header = self._changed_header(header, depth, encoding, is_message=is_message)
         self._out.write(header)
         if has_body:
@@ -181,9 +189,11 @@ class _Conversion:
                 label = b""
             elif not piece.isascii():
                 changed.add(name)
-                made.append(ascii_field(name, piece))
+                made.append(folded(ascii_field(name, piece)))
             else:
-                made.append(piece)
+                made.append(folded(piece))
+                if made[-1] != piece:
+                    (self._folded if depth == 0 else changed).add(name)
         if encoding:
             names = {name for name, _ in pieces}
             if is_message and "mime-version" not in names:
@@ -192,8 +202,13 @@ class _Conversion:
             if label:
                 changed.add(_CTE)
                 made.append(label)
-        self._changed |= changed if depth == 0 else {BODY}
+        self._changed |= changed if depth == 0 else {BODY} if changed else set()
         return b"".join(made)
+
+    def _is_fine(self, start: int, end: int) -> bool:
+        return transfer.is_seven_bit(self._content, start, end) and not transfer.has_long_line(
+            self._content, start, end
+        )
 
     def _copy(self, start: int, end: int) -> None:
         self._out.writelines(transfer.blocks(self._content, start, end))

@@ -1,4 +1,4 @@
-"""Bodies of 8-bit text in 7-bit encodings (RFC 2045 6): quoted-printable and base64, block by block.
+"""Bodies of 8-bit text or long lines in encodings without them (RFC 2045 6): quoted-printable, base64; block by block.
 
 What a reader gets back is the same octets. Line ends are CRLF here; intake has seen to that.
 """
@@ -9,6 +9,9 @@ import binascii
 import re
 from collections.abc import Iterator
 from typing import Literal
+
+LONGEST_LINE = 998
+"""Octets of a line without its CRLF (RFC 5322 2.1.1). Hosts break longer ones, and with them what signed them."""
 
 _BLOCK = 64 * 1024
 _LINE = 57
@@ -30,6 +33,16 @@ def blocks(content: bytes, start: int, end: int) -> Iterator[bytes]:
 def is_seven_bit(content: bytes, start: int, end: int) -> bool:
     """Whether a part of a content is ASCII."""
     return all(block.isascii() for block in blocks(content, start, end))
+
+
+def has_long_line(content: bytes, start: int, end: int) -> bool:
+    """Whether a line of a part of a content has more than `LONGEST_LINE` octets."""
+    while end - start > LONGEST_LINE:
+        line_end = content.rfind(b"\n", start, min(start + LONGEST_LINE + 2, end))
+        if line_end < 0:
+            return True
+        start = line_end + 1
+    return False
 
 
 def fitting(content: bytes, start: int, end: int) -> Encoding:
@@ -60,6 +73,23 @@ def base64_lines(content: bytes, start: int, end: int) -> Iterator[bytes]:
         if position > start:
             yield b"\r\n"
         yield binascii.b2a_base64(content[position : min(position + _LINE, end)], newline=False)
+
+
+def quoted_anew(content: bytes, start: int, end: int) -> Iterator[bytes]:
+    """What is quoted-printable with long lines, with short ones."""
+    text = binascii.a2b_qp(content[start:end])
+    return quoted_printable(text, 0, len(text))
+
+
+def lined_anew(content: bytes, start: int, end: int) -> Iterator[bytes]:
+    """What is base64 with long lines, in lines of 76 characters; it ends with a line end where it did."""
+    text = content[start:end].translate(None, b" \t\r\n" + _HIGH)
+    for position in range(0, len(text), 76):
+        if position:
+            yield b"\r\n"
+        yield text[position : position + 76]
+    if content.endswith(b"\r\n", start, end):
+        yield b"\r\n"
 
 
 def escaped(block: bytes) -> bytes:

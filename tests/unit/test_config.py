@@ -152,7 +152,7 @@ CATALOGUE: list[tuple[str, Any, str]] = [
     (
         "institutions.0.convert",
         "sometimes",
-        "institutions[1].convert ('demo'): input should be 'always', 'unsigned' or",
+        "institutions[1].convert ('demo'): input should be 'as-needed', 'always'",
     ),
     ("institutions.0.bounce_domain", None, 'envelope_from = "verp" needs a bounce_domain'),
     (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from relay.outgoing.sign import Signer
 from relay.spool.records import Delivery, State
 from tests.accepted import accepted
 
-BARE = b"From: circ@lib.example\r\nSubject: due\r\n"
+DATE = b"Date: Sat, 21 Nov 2026 08:00:00 +0000\r\n"
+BARE = DATE + b"From: circ@lib.example\r\nSubject: due\r\n"
 ID = b"Message-ID: <%s@relay.lib.example>\r\n"
 AUTOMATIC = b"Auto-Submitted: auto-generated\r\n"
 LETTER = replace(accepted(BARE + b"\r\nbody\r\n"), queue_id="0123456789ABC")
@@ -46,6 +48,17 @@ MADE = ID % LETTER.queue_id.encode()
 )
 def test_what_is_missing_is_added_unless_that_breaks_a_signature(more: bytes, added: bytes) -> None:
     assert missing_fields(LETTER, BARE + more, "relay.lib.example", automatic=True) == added
+
+
+def test_a_letter_without_a_date_has_that_of_its_receipt() -> None:
+    header = BARE.replace(DATE, b"")
+    made = missing_fields(LETTER, header, "relay.lib.example", automatic=True)
+    assert made.startswith(MADE + b"Date: ")
+    assert made.endswith(b"\r\n" + AUTOMATIC)
+    said = parsedate_to_datetime(made.split(b"\r\n")[1].decode().removeprefix("Date: "))
+    assert said.timestamp() == int(LETTER.received_at)
+    signed = header + b"DKIM-Signature: v=1; h=from:date; b=x\r\n"
+    assert missing_fields(LETTER, signed, "relay.lib.example", automatic=True) == MADE + AUTOMATIC
 
 
 def test_who_wants_no_auto_submitted_gets_none() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from base64 import b64encode
 from email import message_from_bytes
 from email.message import Message
 from email.policy import compat32
@@ -195,8 +196,8 @@ def nested(depth: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "why", "enhanced"),
     [
-        (letter(b"text/plain", TEXT, b"x-uuencode"), "8-bit text in x-uuencode", "5.6.3"),
-        (letter(b"message/partial", TEXT), "8-bit text in", "5.6.3"),
+        (letter(b"text/plain", TEXT, b"x-uuencode"), "8-bit text or long lines in x-uuencode", "5.6.3"),
+        (letter(b"message/partial", TEXT), "8-bit text or long lines in", "5.6.3"),
         (letter(b"multipart/mixed", TEXT), "has no boundary", "5.6.3"),
         (letter(MIXED, TEXT), "its boundary is nowhere", "5.6.3"),
         (letter(MIXED, b"--b\r\nno field\r\n\r\n\xe9\r\n--b--\r\n"), "a line that is not a field", "5.6.3"),
@@ -211,6 +212,47 @@ def test_what_has_no_such_form(content: bytes, why: str, enhanced: str) -> None:
         run(content)
     assert why in str(error.value)
     assert error.value.enhanced == enhanced
+
+
+LONG = b"long " * 400
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "encoding", "after"),
+    [
+        (b"text/xml", b"<x>" + LONG + b"</x>\r\n", b"7bit", b"quoted-printable"),
+        (b"text/plain", "für ".encode() + LONG, b"8bit", b"quoted-printable"),
+        (b"application/json", LONG, b"7bit", b"base64"),
+        (b"image/png", b64encode(LONG) + b"\r\n", b"base64", b"base64"),
+        (b"image/png", b64encode(LONG), b"base64", b"base64"),
+        (b"text/html", b"=C3=A4 " + b"x" * 1000 + b"=\r\n\xe9 end\r\n", b"quoted-printable", b"quoted-printable"),
+    ],
+)
+@pytest.mark.parametrize("bodies", [True, False])
+def test_a_long_line_is_kept_by_an_encoding(
+    content_type: bytes, body: bytes, encoding: bytes, after: bytes, *, bodies: bool
+) -> None:
+    content = letter(content_type, body, encoding)
+    made = run(content, bodies=bodies)
+    assert is_fit(made.message)
+    assert b"Content-Transfer-Encoding: " + after + b"\r\n" in made.message
+    assert leaves(made.message) == leaves(content)
+    part = b"--b\r\n" + content + b"\r\n--b\r\n\r\nshort \xe9\r\n--b--\r\n"
+    inner = run(letter(b"multipart/mixed; boundary=b", part), bodies=False)
+    assert (b"short \xe9" in inner.message) is (b"\xe9" in inner.message), "what has no long line is left alone"
+    assert leaves(inner.message)[0] == leaves(letter(b"multipart/mixed; boundary=b", part))[0]
+
+
+@pytest.mark.parametrize("space", [b" ", b"\t", b"  "])
+def test_a_long_header_line_is_folded_where_it_has_space(space: bytes) -> None:
+    value = space.join([b"word%d" % number for number in range(500)])
+    content = letter(
+        b"text/plain", b"x", header=HEADER + b"X-Long: " + value + b"\r\nX-Whole: " + b"w" * 1000 + b"\r\n"
+    )
+    made = run(content, bodies=False)
+    assert made.message.replace(b"\r\n" + space[-1:], space[-1:]) == content
+    assert [len(line) > 998 for line in made.message.split(b"\r\n")].count(True) == 1, "that of one word"
+    assert [(change.what, change.is_folding) for change in made.changes] == [("x-long", True)]
 
 
 PIECES = st.lists(
