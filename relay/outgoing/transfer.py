@@ -59,7 +59,9 @@ def quoted_printable(content: bytes, start: int, end: int) -> Iterator[bytes]:
             stop = content.rfind(b"\r\n", start, stop) + 2
             stop = stop if stop > start + 1 else start + _BLOCK
         block = content[start:stop]
-        text = _TOO_LONG.sub(rb"\1=\r\n\2", binascii.b2a_qp(block))
+        text = binascii.b2a_qp(block)
+        if b"=20\r" in text or b"=09\r" in text:
+            text = _TOO_LONG.sub(rb"\1=\r\n\2", text)
         # Without a line end in what it is given it writes bare LF.
         yield text if b"\r\n" in block else text.replace(b"=\n", b"=\r\n")
         if stop < end and not block.endswith(b"\r\n"):
