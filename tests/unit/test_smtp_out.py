@@ -331,6 +331,30 @@ async def test_what_a_host_does_not_take_in_any_form_fails(
 
 
 @pytest.mark.parametrize(
+    ("convert", "content", "is_converted"),
+    [
+        ("as-needed", BODY_ONLY, False),
+        ("always", BODY_ONLY, True),
+        ("always", LETTER, False),
+        ("always", b"Subject: gr\xf6\xdfe\r\n" + LETTER, False),
+        ("as-needed", LETTER + b"x" * 999 + b"\r\n", True),
+        ("as-needed", LETTER + b"x" * 998 + b"\r\n", False),
+        ("never", LETTER + b"x" * 999 + b"\r\n", False),
+        ("unsigned", b"DKIM-Signature: v=1; h=from; b=x\r\n" + LETTER + b"x" * 999 + b"\r\n", False),
+    ],
+)
+async def test_what_a_host_would_take_is_converted_where_that_is_better(
+    make_config: Callable[..., Config], convert: str, content: bytes, *, is_converted: bool
+) -> None:
+    host = Host(WITH_SMTPUTF8)
+    demo = {"name": "demo", "domains": ["lib.example"], "envelope_from": "bounces@lib.example", "convert": convert}
+    async with host.listening() as port:
+        outcome = await at(port, make_config, institutions=[demo]).send(content)
+    assert outcome.reason.endswith(", converted") is is_converted
+    assert host.taken[0].endswith(stuffed(content)) is not is_converted
+
+
+@pytest.mark.parametrize(
     ("second", "state", "reason"),
     [
         (WITH_SMTPUTF8, State.DELIVERED, "taken by 127.0.0.1"),
