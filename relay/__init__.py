@@ -12,7 +12,8 @@ The journey of a message, in the order of the folders:
    `discard`; or `sort:INSTITUTION`, where a rule has to look into the letter before there is a way.
 4. **delivery**: the runner gives each route a lane of its own, which for a printer keeps its hours; an attempt is
    recorded before anything leaves, and settled with what came of it.
-5. **outgoing**: a letter gets the institution's Envelope-From, our Received field and, last, a DKIM signature.
+5. **outgoing**: a letter gets the institution's Envelope-From, a form that the host takes, our Received field and,
+   last, a DKIM signature.
 6. **transports**: `smtp` brings the letter to a smarthost or an MX. `sorter` has the letter read and gives it its way.
    `printer` has the slip rendered (**slips**: in a child without network), creates a job in CUPS (**printing**),
    commits its id, hands the document over, and follows the job until CUPS says how it ended. A slip that is on paper

@@ -72,7 +72,7 @@ class Appliance:
         self._cups = CupsServer(config.cups)
         self._signer = Signer(config.institutions)
         self._trials = Trials(config)
-        self._assembler = WatchedAssembler(config, self._signer, self._trials)
+        self._assembler = WatchedAssembler(config, self._signer, self._maillog, self._trials)
         resolver = Resolver(config.dns)
         self._policies = _sts_policies(config, resolver, self._maillog)
         self._transports = self._build_transports(resolver)

@@ -6,6 +6,7 @@
     +-- AddressError           text is not an address by the strict grammar
     +-- HeaderError            a header section can't be trusted (no From, two Froms, not parseable)
     +-- BadSignature           our own signature would not be accepted; the mail must not leave so
+    +-- Unconvertible          mail has no form that a next hop takes; carries the reply that says so
     +-- Refusal                the client is told no; carries the SMTP reply
     |   +-- Goodbye            ... and the session ends
     +-- SpoolError             the spool could not do it; whoever waits must not believe it was done
@@ -78,6 +79,17 @@ class HeaderError(RelayError):
 
 class BadSignature(RelayError):
     """What we signed does not verify with our own public key (RFC 6376 6.1); the message says why."""
+
+
+class Unconvertible(RelayError):
+    """Mail has no form that a next hop with few extensions would take (RFC 6152 3); another next hop might take it.
+
+    `enhanced` is 5.6.3 for a body, 5.6.7 for an address, 5.6.9 for the header (RFC 3463 3.7, RFC 6531 3.7.4.2).
+    """
+
+    def __init__(self, text: str, enhanced: str = "5.6.9") -> None:
+        super().__init__(text)
+        self.enhanced = enhanced
 
 
 class Refusal(RelayError):

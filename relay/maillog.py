@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from relay.config.settings import Config
-from relay.mail.status import Reply
+from relay.mail.status import Reply, printable
 from relay.metrics import Metrics
 
 _ADDRESS = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|[^\s<>@,;:()\[\]]+)@[^\s<>@,;:()'"]*""")
@@ -107,6 +107,25 @@ class MailLog:
             seconds=f"{seconds:.3f}",
             reason=self._masked(reason),
         )
+
+    def signature_broken(
+        self,
+        queue_id: str,
+        number: int,
+        institution: str,
+        *,
+        kind: str,
+        rules: Sequence[str],
+        domain: str = "",
+        selector: str = "",
+    ) -> None:
+        """A signature that a letter brought along, `dkim` or `multipart/signed`, is not good any more as it leaves: for
+        what it covers was changed by these rules.
+        """
+        for rule in rules:
+            self.metrics.signatures_broken.labels(institution, rule).inc()
+        said = {"kind": kind, "domain": printable(domain, 100), "selector": printable(selector, 100)}
+        self._write("signature-broken", id=queue_id, delivery=number, **said, rules=",".join(rules))
 
     def notified(self, queue_id: str, *, about: str, recipient: str, size: int) -> None:
         """A DSN of ours was accepted into the spool."""

@@ -23,6 +23,9 @@ class Metrics:
         self.connections = self._gauge("connections", "SMTP sessions that are open.")
         self.attempts = self._counter("attempts", "Attempts that ended, by the state that followed.", "route", "state")
         self.expired = self._counter("expired", "Deliveries given up that had waited too long.", "route")
+        self.signatures_broken = self._counter(
+            "signatures_broken", "Signatures of letters that a rule of ours broke.", "institution", "rule"
+        )
         self.notified = self._counter("dsns", "DSNs of our own that were accepted into the spool.")
         self.orders = self._counter("orders", "Orders of operators that were carried out.", "verb")
         self.shut = self._counter("destinations_shut", "Times a destination was given a rest.")

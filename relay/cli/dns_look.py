@@ -49,14 +49,17 @@ async def _of_institution(config: Config, institution: Institution, answers: Ans
     if not institution.dkim:
         advice = "slip-relay dkim keygen makes a key; name it in [[institutions.dkim]]"
         findings.append(Finding("dkim", institution.domains[0], "a key", "no key: letters go unsigned", "warn", advice))
+    domains = [ascii_domain(each) for each in institution.domains]
     domain, is_ours = _envelope_domain(institution), institution.envelope_from == "verp"
-    senders = await _senders(config, _hops(config, institution), answers, domain)
+    hops = _hops(config, institution)
+    senders = await _senders(config, hops, answers, domain or domains[0])
+    if domain is None:
+        findings.append(_kept_envelope(domains[0]))
     if isinstance(senders, Finding):
         findings.append(senders)
     else:
-        findings.append(await check_spf(answers, domain, senders, is_ours=is_ours))
-    domains = [ascii_domain(each) for each in institution.domains]
-    if not isinstance(senders, Finding):
+        if domain is not None:
+            findings.append(await check_spf(answers, domain, senders, is_ours=is_ours))
         findings += [await check_from_spf(answers, each, senders) for each in domains if each != domain]
     sent = Sent(domain, tuple(ascii_domain(key.domain) for key in institution.dkim))
     for each in domains:
@@ -64,9 +67,10 @@ async def _of_institution(config: Config, institution: Institution, answers: Ans
     for each in _and_parents(domains):
         if each != domain and (advised := await check_ex_libris(answers, each)) is not None:
             findings.append(advised)
-    for hop in _hops(config, institution):
-        findings += await relay_findings(config, institution, hop, domain, answers)
-    if is_ours:
+    if domain is not None:
+        for hop in hops:
+            findings += await relay_findings(config, institution, hop, domain, answers)
+    if domain is not None and is_ours:
         findings.append(await check_bounce_mx(answers, domain))
     return findings + await _of_transport(config, institution, domain if is_ours else None, answers)
 
@@ -97,6 +101,13 @@ async def _next_keys(table: DkimKey, answers: Answers) -> list[Finding]:
             found = replace(found, verdict="warn", advice=advice)
         findings.append(found)
     return findings
+
+
+def _kept_envelope(name: str) -> Finding:
+    """Nobody knows beforehand by which domain SPF is judged."""
+    must, says = "an Envelope-From of its own", "the senders' own is kept, and SPF is judged by their domains"
+    advice = 'envelope_from = "verp" or a fixed mailbox makes it the institution\'s, so that SPF aligns'
+    return Finding("spf", name, must, says, "warn", advice)
 
 
 async def _of_appliance(config: Config, answers: Answers) -> list[Finding]:
@@ -155,7 +166,10 @@ def _hops(config: Config, institution: Institution) -> list[NextHop]:
     return [config.next_hop(name) for name in dict.fromkeys(names) if name is not None]
 
 
-def _envelope_domain(institution: Institution) -> str:
+def _envelope_domain(institution: Institution) -> str | None:
+    """The domain that SPF is judged by; None where that is the sender's."""
+    if institution.envelope_from == "keep":
+        return None
     if institution.envelope_from != "verp":
         return ascii_domain(parse_address(institution.envelope_from).domain)
     assert institution.bounce_domain is not None, "the configuration was checked"

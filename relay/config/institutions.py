@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -72,9 +73,24 @@ class Institution(Settings):
     domains: Annotated[tuple[Domain, ...], Field(min_length=1)]
     "Domains that may stand in the From field of its mail; subdomains count too."
     envelope_from: str = "verp"
-    "`verp` (an address under bounce_domain that names the delivery), or one fixed mailbox."
+    """`verp` (an address under bounce_domain that names the delivery), one fixed mailbox, or `keep`: the sender's own,
+    by whose domain SPF is judged then.
+    """
     bounce_domain: Domain | None = None
     "Domain of the VERP addresses; its MX must lead to where bounces are read."
+    header_from: Literal["keep", "rewrite", "refuse"] = "keep"
+    """What becomes of a letter whose From lies outside its domains: it is sent as it is, its From becomes
+    `from_mailbox`, with the old one in Reply-To, or it is refused with 550 5.7.1.
+    """
+    from_mailbox: Mailbox | None = None
+    "The From address of letters that are rewritten; in one of its domains."
+    from_name: Annotated[str, Field(min_length=1, max_length=200)] = "{name} via Library"
+    "The name before that address; `{name}` is the one that was there, or the part of the old address before the @."
+    convert: Literal["as-needed", "always", "unsigned", "never"] = "as-needed"
+    """Whether 8-bit text, and UTF-8 in a header, is converted before a letter is signed: where the next hop takes none
+    of it; always, so that no host after it has to; `unsigned`, as needed and only where no signature that the letter
+    brought breaks by it; or never. What is not converted fails at a next hop that does not take it.
+    """
     next_hop: Name | None = None
     "Next hop for its mail; without it, the next hop of that name `default`."
     dsn_to: str = "sender"
@@ -107,9 +123,8 @@ class Institution(Settings):
         if self.envelope_from == "verp":
             if self.bounce_domain is None:
                 raise ValueError('envelope_from = "verp" needs a bounce_domain')
-        else:
-            if not mailbox(self.envelope_from).isascii():
-                raise ValueError("envelope_from has to be ASCII: not every host takes internationalised mail")
+        elif self.envelope_from != "keep" and not mailbox(self.envelope_from).isascii():
+            raise ValueError("envelope_from has to be ASCII: not every host takes internationalised mail")
         if self.dsn_to not in ("sender", "nobody"):
             mailbox(self.dsn_to)
         for key in self.dkim:
@@ -118,3 +133,21 @@ class Institution(Settings):
             ):
                 raise ValueError(f"the dkim domain {key.domain} is not among its domains, nor a parent or child of one")
         return self
+
+    @model_validator(mode="after")
+    def _rewriting(self) -> Self:
+        if self.header_from == "rewrite" and self.from_mailbox is None:
+            raise ValueError('header_from = "rewrite" needs a from_mailbox')
+        if self.from_mailbox is not None:
+            if not self.from_mailbox.isascii():
+                raise ValueError("from_mailbox has to be ASCII: not every host takes internationalised mail")
+            if not self.owns(self.from_mailbox.rpartition("@")[2]):
+                raise ValueError(f"from_mailbox {self.from_mailbox} is in none of its domains")
+        if re.search(r"[{}]", self.from_name.replace("{name}", "", 1)) or not self.from_name.isprintable():
+            raise ValueError('from_name is text with {name} once at most, as in "{name} via Library"')
+        return self
+
+    def owns(self, domain: str) -> bool:
+        """Whether a domain is one of its own, or lies under one."""
+        own = (*self.domains, *((self.bounce_domain,) if self.bounce_domain else ()))
+        return any(domain == each or domain.endswith(f".{each}") for each in own)

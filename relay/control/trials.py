@@ -19,13 +19,16 @@ from relay.bounces.own_mail import SOURCE, own_hostname, sender_of
 from relay.bounces.words import Templates, local_time
 from relay.config.institutions import Institution
 from relay.config.settings import Config
-from relay.errors import AddressError, BadSignature, OrderError
+from relay.errors import AddressError, BadSignature, OrderError, Unconvertible
 from relay.intake.accept import first_delivery
 from relay.mail import headers
 from relay.mail.address import Address, parse_address
 from relay.mail.envelope import Asked
 from relay.mail.queue_id import new_queue_id
+from relay.maillog import MailLog
 from relay.outgoing.assemble import Assembler, OutgoingMail
+from relay.outgoing.forms import EVERYTHING
+from relay.outgoing.sign import Signer
 from relay.routing.conditions import Arrival
 from relay.spool.records import Delivery, Message, NewMessage
 
@@ -132,17 +135,17 @@ class Trials:
 class WatchedAssembler(Assembler):
     """Makes mail ready to leave as ever, and has it taken down of test letters."""
 
-    def __init__(self, config: Config, signer: Any, trials: Trials) -> None:
-        super().__init__(config, signer)
+    def __init__(self, config: Config, signer: Signer, maillog: MailLog, trials: Trials) -> None:
+        super().__init__(config, signer, maillog)
         self._trials = trials
 
-    def assemble(self, delivery: Delivery, content: bytes) -> OutgoingMail:
-        """The mail of a delivery. Raises BadSignature as Assembler does."""
+    def assemble(self, delivery: Delivery, content: bytes, offers: frozenset[str] = EVERYTHING) -> OutgoingMail:
+        """The mail of a delivery. Raises as Assembler does."""
         if delivery.message.source != SOURCE:
-            return super().assemble(delivery, content)
+            return super().assemble(delivery, content, offers)
         try:
-            mail = super().assemble(delivery, content)
-        except BadSignature as error:
+            mail = super().assemble(delivery, content, offers)
+        except (BadSignature, Unconvertible) as error:
             self._trials.note(delivery, None, str(error))
             raise
         self._trials.note(delivery, mail)

@@ -22,8 +22,8 @@ _MUST = "one record with a policy"
 class Sent:
     """What receivers compare with the From domain."""
 
-    envelope: str
-    "Domain of the Envelope-From."
+    envelope: str | None
+    "Domain of the Envelope-From; None where that is the sender's."
     signers: tuple[str, ...]
     "d= of our keys, the institution's first one first."
 
@@ -93,9 +93,10 @@ def _advice(record: DmarcRecord, policy: str, faults: Sequence[str]) -> list[str
 async def _alignment(answers: Answers, found: Walk, sent: Sent) -> Finding:
     domain, signer = found.start, sent.signer(found.start)
     must = "Envelope-From and DKIM d= in the same organisation"
-    by_spf = await _is_aligned(answers, found, sent.envelope, "aspf")
+    by_spf = sent.envelope is not None and await _is_aligned(answers, found, sent.envelope, "aspf")
     by_dkim = signer is not None and await _is_aligned(answers, found, signer, "adkim")
-    says = f"{_said('SPF', sent.envelope, by_spf)}; {_said('DKIM', signer, by_dkim)}"
+    envelope = sent.envelope or "the sender's domain"
+    says = f"{_said('SPF', envelope, by_spf)}; {_said('DKIM', signer, by_dkim)}"
     verdict: Verdict = "ok" if by_spf and by_dkim else "warn" if by_spf or by_dkim else "wrong"
     advice = {
         "ok": "",

@@ -123,6 +123,10 @@ class Policy:
             name = self._institution(source, envelope, domains)
             if name is None:
                 continue
+            if (foreign := self._foreign(name, envelope, domains)) is not None:
+                text = f"letters of {name} are from its own domains, and {foreign} is none of them"
+                refusal = status.not_permitted(text)
+                continue
             # Each recipient was allowed to some source; here all have to be to this one, for this institution.
             if all(self._may_send(source, name, recipient) for recipient in envelope.recipients):
                 return Admission(name, source.name, tuple(domains))
@@ -156,6 +160,17 @@ class Policy:
             return None
         name = found.pop() if len(found) == 1 else None
         return name if name in source.institutions else None
+
+    def _foreign(self, institution: str, envelope: Envelope, domains: list[str]) -> str | None:
+        """The From domain for which an institution refuses a letter; None when it does not. Slips may be from anywhere
+        that their source may be, and returned mail is from strangers.
+        """
+        settings = self._config.institution(institution)
+        if settings.header_from != "refuse" or envelope.is_returned:
+            return None
+        if all(choose(self._config, institution, each).printer is not None for each in envelope.recipients):
+            return None
+        return next((domain for domain in domains if not settings.owns(domain)), None)
 
     def _owner(self, domain: str) -> str | None:
         """Name of the institution with the longest domain which the domain equals or lies under."""

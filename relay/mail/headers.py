@@ -28,6 +28,7 @@ _SIMPLE_MAILBOX = re.compile(rf"""(?:(?:{_ATOM} )+|"[^"\\]*" )?<{_ATOM}(?:\.{_AT
 _MESSAGE_ID = re.compile(rb"^message-id[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
 
 
+_NO_FIELD = "the header has a line that is not a field"
 _UNCLEAR = "the From field is not a list of mailboxes"
 
 
@@ -55,9 +56,25 @@ def fields(header: bytes) -> Iterator[tuple[str, bytes]]:
     while position < len(header):
         match = _FIELD.match(header, position)
         if not match:
-            raise HeaderError("the header has a line that is not a field")
+            raise HeaderError(_NO_FIELD)
         yield match[1].decode("ascii").lower(), match[2]
         position = match.end()
+
+
+def pieces(header: bytes) -> Iterator[tuple[str, bytes]]:
+    """Name (lower case) and all bytes of each field, which together are the header; HeaderError as `fields`."""
+    position = 0
+    while position < len(header):
+        match = _FIELD.match(header, position)
+        if not match:
+            raise HeaderError(_NO_FIELD)
+        yield match[1].decode("ascii").lower(), match[0]
+        position = match.end()
+
+
+def value_of(piece: bytes) -> bytes:
+    """The value of a field as `pieces` gives it, with its line end."""
+    return piece[piece.index(b":") + 1 :] + b"\r\n" * (not piece.endswith(b"\r\n"))
 
 
 def unfold(value: bytes) -> str:
@@ -87,10 +104,20 @@ def from_domains(header: bytes) -> list[str]:
     values = [value for name, value in fields(header) if name == "from"]
     if len(values) != 1:
         raise HeaderError(f"the message has {len(values) or 'no'} From fields; exactly one is needed")
-    return _mailbox_domains(unfold(values[0]))
+    return mailbox_domains(unfold(values[0]))
 
 
-def _mailbox_domains(text: str) -> list[str]:
+def first_local_part(text: str) -> str:
+    """What stands before the @ of the first mailbox of an unfolded field. Raises HeaderError where there is none."""
+    mailbox = next(_split_at(list(_tokens(text)), ","), [])
+    start = mailbox.index("<") + 1 if "<" in mailbox else 0
+    if "@" not in mailbox[start:]:
+        raise HeaderError(_UNCLEAR)
+    return "".join(mailbox[start : mailbox.index("@", start)])
+
+
+def mailbox_domains(text: str) -> list[str]:
+    """Domains of the mailboxes in an unfolded field, in their order; HeaderError unless all of it reads as such."""
     if simple := _SIMPLE_MAILBOX.fullmatch(text):
         return [_domain(simple[1])]
     tokens = list(_tokens(text))

@@ -6,36 +6,40 @@ Each attempt makes the same bytes. A field that a signature the letter brought a
 
 from __future__ import annotations
 
-import re
+from email.utils import formatdate
+from functools import lru_cache
 
 from relay.mail import headers
 from relay.mail.address import ascii_domain
+from relay.outgoing.brought import brought, covered
 from relay.spool.records import Message
 
-_SIGNED_NAMES = re.compile(rb"(?:^|;)\s*h\s*=([^;]*)")
+
+def date_of(message: Message) -> str:
+    """When a message was received, as fields say it (RFC 5322 3.3)."""
+    return _date(int(message.received_at))
+
+
+@lru_cache(maxsize=16)
+def _date(second: int) -> str:
+    return formatdate(second, localtime=True)
 
 
 def missing_fields(message: Message, header: bytes, hostname: str, *, automatic: bool) -> bytes:
-    """Message-ID, made of the queue id, and where mail is `automatic` Auto-Submitted (RFC 3834 5), each with its CRLF;
-    nothing of it where the header has it. Returned mail (null reverse-path) is not called automatic: others wrote it.
+    """Message-ID, made of the queue id; Date, that of receipt; where mail is `automatic` Auto-Submitted (RFC 3834 5).
+    Each has its CRLF, and is left out where the header has it. Returned mail (null reverse-path) is not called
+    automatic: others wrote it.
     """
-    lacks_id = headers.count(header, "message-id") == 0
+    lacks_id, lacks_date = headers.count(header, "message-id") == 0, headers.count(header, "date") == 0
     is_to_say = automatic and message.reverse_path is not None and headers.count(header, "auto-submitted") == 0
-    if not lacks_id and not is_to_say:
+    if not lacks_id and not lacks_date and not is_to_say:
         return b""
-    signed = _signed_names(header)
+    signed = covered(brought(header))
     fields = b""
-    if lacks_id and b"message-id" not in signed:
+    if lacks_id and "message-id" not in signed:
         fields += f"Message-ID: <{message.queue_id}@{ascii_domain(hostname)}>\r\n".encode("ascii")
-    if is_to_say and b"auto-submitted" not in signed:
+    if lacks_date and "date" not in signed:  # the next hop would add one, and break what says that there is none
+        fields += f"Date: {date_of(message)}\r\n".encode("ascii")
+    if is_to_say and "auto-submitted" not in signed:
         fields += b"Auto-Submitted: auto-generated\r\n"
     return fields
-
-
-def _signed_names(header: bytes) -> set[bytes]:
-    """Names in `h=` of the DKIM signatures that a header has."""
-    if b"dkim-signature" not in header.lower():
-        return set()
-    signatures = (value for name, value in headers.fields(header) if name == "dkim-signature")
-    lists = (match[1] for value in signatures for match in _SIGNED_NAMES.finditer(value))
-    return {name.strip().lower() for text in lists for name in text.split(b":")}

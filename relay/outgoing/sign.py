@@ -95,9 +95,9 @@ class Signer:
             return []
         return signatures(_nearest(keys, domain), header, body)
 
-    def verify(self, institution: str, own_fields: bytes, original: bytes, count: int) -> None:
+    def verify(self, institution: str, own_fields: bytes, original: bytes, count: int, start: int = 0) -> None:
         """Verifies the first `count` signatures of a message as it leaves. Raises BadSignature."""
-        self._verifiers[institution].verify(own_fields, original, count)
+        self._verifiers[institution].verify(own_fields, original, count, start)
 
 
 def signatures(keys: Sequence[SigningKey], header: bytes, body: bytes | memoryview) -> list[bytes]:

@@ -38,14 +38,14 @@ class Verifier:
             for key in keys
         }
 
-    def verify(self, own_fields: bytes, original: bytes, signatures: int) -> None:
-        """Verifies the first signatures of a message that leaves as `own_fields` and `original`.
+    def verify(self, own_fields: bytes, original: bytes, signatures: int, begin: int = 0) -> None:
+        """Verifies the first signatures of a message that leaves as `own_fields` and `original` from `begin` on.
 
         Raises BadSignature for the first that would not be accepted elsewhere.
         """
-        start = 0 if original.startswith(b"\r\n") else original.find(b"\r\n\r\n") + 2
+        start = begin if original.startswith(b"\r\n", begin) else original.find(b"\r\n\r\n", begin) + 2
         end = start if start != 1 else len(original)  # without an empty line all of it is header
-        fields = _fields(own_fields + original[:end])
+        fields = _fields(own_fields + original[begin:end])
         found = [field for field in fields if field[0] == b"dkim-signature"][:signatures]
         if len(found) < signatures:
             raise BadSignature(f"it has {len(found)} DKIM signatures instead of {signatures}")

@@ -3,8 +3,8 @@
 5yz settles as failed; 4yz, a lost connection and an answer that never came are deferred. When the answer after the
 final dot is not known the delivery is deferred too: the mail may arrive twice, with the same Message-ID, never not at
 all. MAIL, RCPT and DATA are sent at once to a host that allows it (RFC 2920), each reply is minded.
-A message whose signature is not good by our own judgement is held.
-Known limit: 8-bit text is sent also to a host that does not offer 8BITMIME.
+A message is made ready when the extensions of the host are known, in a form that it takes; what has none fails. One
+whose signature is not good by our own judgement is held.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import replace
 from relay.config.next_hops import NextHop
 from relay.dns.resolver import Resolver
 from relay.dns.sts_policies import StsPolicies
-from relay.errors import BadSignature, CredentialsMissing, DnsError, NoSuchDomain, NullMx
+from relay.errors import BadSignature, CredentialsMissing, DnsError, NoSuchDomain, NullMx, Unconvertible
 from relay.mail.address import Address, ascii_domain, parse_address
 from relay.mail.status import Reply, printable
 from relay.maillog import MailLog
@@ -25,13 +25,11 @@ from relay.spool.records import Delivery, Outcome, State
 from relay.transports import Limits
 from relay.transports.connection import Connection, ConnectionPool
 from relay.transports.dialogue import Dialogue, Lost
+from relay.transports.letter import LARGE, Letter
 from relay.transports.mx_security import IN_TESTING
 from relay.transports.opening import NoSession, Opener, SessionRefused
 from relay.transports.rests import Rests
 from relay.transports.targets import Target, Targets
-
-LARGE = 256 * 1024
-"""Bytes from which on a message is signed off the event loop: a 25 MB letter takes a tenth of a second."""
 
 
 class _Answered(Exception):
@@ -83,14 +81,7 @@ class SmtpTransport:
 
     async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
         """Sends the delivery to the first smarthost, or MX host, that can be reached."""
-        try:
-            if len(content) < LARGE:
-                mail = self._assembler.assemble(delivery, content)
-            else:
-                mail = await asyncio.to_thread(self._assembler.assemble, delivery, content)
-        except BadSignature as error:
-            return Outcome(State.HELD, f"not sent: {error}")
-        recipient = parse_address(mail.recipient)
+        recipient = parse_address(delivery.recipient)
         try:
             targets = await self._targets.of(recipient)
         except NullMx as error:
@@ -100,7 +91,8 @@ class SmtpTransport:
         except DnsError as error:
             return Outcome(State.DEFERRED, str(error), trouble="unreachable")
         try:
-            return await self._send(mail, recipient.domain, self._rests.in_order(targets))
+            letter = Letter(self._assembler, delivery, content)
+            return await self._send(letter, recipient.domain, self._rests.in_order(targets))
         except CredentialsMissing as error:
             return Outcome(State.DEFERRED, str(error), trouble="unreachable")
 
@@ -112,13 +104,18 @@ class SmtpTransport:
         self._targets.close()
         await self._pool.close()
 
-    async def _send(self, mail: OutgoingMail, domain: str, targets: Sequence[Target]) -> Outcome:
+    async def _send(self, letter: Letter, domain: str, targets: Sequence[Target]) -> Outcome:
         """Sends it to the first target that takes part in a transaction; what is said of it is the outcome."""
         failed: list[Outcome] = []
+        unfit: list[Outcome] = []
         before: dict[str, str] = {}
         for target in targets:
             try:
-                outcome = await self._try_target(target, mail)
+                outcome = await self._try_target(target, letter)
+            except Unconvertible as error:  # another may take more
+                reason, reply = f"{target.name} can't be sent it: {error}", Reply(554, error.enhanced, str(error))
+                unfit.append(Outcome(State.FAILED, reason, reply, remote_host=target.name))
+                self._rests.reached(target)
             except _Passed as passed:
                 failed.append(passed.outcome)
                 before[target.address] = passed.outcome.reason
@@ -130,13 +127,15 @@ class SmtpTransport:
                     self._maillog.tls_missed(domain, host=target.name, policy="mta-sts", why=why)
                 return outcome
         if not failed:
-            return Outcome(State.DEFERRED, "there is no host to send it to")
+            return unfit[-1] if unfit else Outcome(State.DEFERRED, "there is no host to send it to")
         # The reply that is told, in a DSN too, is the last one that there was.
         told = next((outcome for outcome in reversed(failed) if outcome.reply is not None), failed[-1])
-        return replace(told, reason="; ".join(outcome.reason for outcome in failed))
+        return replace(told, reason="; ".join(outcome.reason for outcome in [*unfit, *failed]))
 
-    async def _try_target(self, target: Target, mail: OutgoingMail) -> Outcome:
-        """The outcome at a target. Raises _Passed where another may be tried, and CredentialsMissing."""
+    async def _try_target(self, target: Target, letter: Letter) -> Outcome:
+        """The outcome at a target. Raises _Passed and Unconvertible where another may be tried, and
+        CredentialsMissing.
+        """
         host, fresh = target.name, False
         while True:
             try:
@@ -148,7 +147,14 @@ class SmtpTransport:
             except NoSession as error:
                 raise _Passed(Outcome(State.DEFERRED, str(error), trouble="unreachable")) from None
             try:
+                mail = await letter.ready_for(connection.dialogue.offers)
                 reply = await self._transaction(connection, mail)
+            except BadSignature as error:
+                self._pool.give_back(target, connection)
+                return Outcome(State.HELD, f"not sent: {error}")
+            except Unconvertible:
+                self._pool.give_back(target, connection)
+                raise
             except _Answered as answer:
                 if answer.reply.code == 421 and connection.is_stale:
                     connection.dialogue.close()
@@ -175,7 +181,7 @@ class SmtpTransport:
                 raise
             self._pool.give_back(target, connection)
             passed_on = "dsn" in connection.dialogue.offers
-            reason = f"taken by {host} ({connection.security})"
+            reason = f"taken by {host} ({connection.security}){', converted' if mail.is_converted else ''}"
             return Outcome(State.DELIVERED, reason, reply, remote_host=host, dsn_passed_on=passed_on)
 
     async def _transaction(self, connection: Connection, mail: OutgoingMail) -> Reply:
@@ -223,7 +229,7 @@ class SmtpTransport:
     async def _send_large(self, dialogue: Dialogue, mail: OutgoingMail) -> Reply:
         try:
             async with asyncio.timeout(self._hop.data_timeout):
-                await dialogue.send(stuffed_blocks(mail.own_fields, mail.original))
+                await dialogue.send(stuffed_blocks(mail.own_fields, mail.original, start=mail.start))
         except TimeoutError:
             raise Lost(f"the message was not taken within {self._hop.data_timeout:g} s") from None
         return await dialogue.reply(self._hop.data_timeout)
@@ -249,10 +255,12 @@ def stuffed(content: bytes) -> bytes:
     return b"".join((dot, content.replace(b"\r\n.", b"\r\n.."), end, b".\r\n"))
 
 
-def stuffed_blocks(own_fields: bytes, original: bytes, size: int = LARGE) -> Iterator[bytes]:
-    """The same as `stuffed`, in blocks of about a size. Our own fields are whole lines, and none begins with a dot."""
-    yield own_fields
-    start = 0
+def stuffed_blocks(own_fields: bytes, original: bytes, size: int = LARGE, *, start: int = 0) -> Iterator[bytes]:
+    """The same as `stuffed`, in blocks of about a size, with what of the original begins at `start`, a line. The fields
+    before it are whole lines, and the first does not begin with a dot.
+    """
+    yield own_fields.replace(b"\r\n.", b"\r\n..")
+    last = original if start < len(original) else own_fields
     while start < len(original):
         end = original.rfind(b"\n", start, start + size) + 1 or start + size
         if original[end - 1 : end] == b"\r" and end - 1 > start:
@@ -261,13 +269,11 @@ def stuffed_blocks(own_fields: bytes, original: bytes, size: int = LARGE) -> Ite
             yield b"."
         yield original[start:end].replace(b"\r\n.", b"\r\n..")
         start = end
-    yield b".\r\n" if (original or own_fields).endswith(b"\r\n") else b"\r\n.\r\n"
+    yield b".\r\n" if last.endswith(b"\r\n") else b"\r\n.\r\n"
 
 
 def _commands(mail: OutgoingMail, offers: frozenset[str]) -> tuple[bytes, bytes, bytes]:
-    """MAIL, RCPT and DATA for a host with these extensions. Raises _Answered where it can't take the mail."""
-    if mail.smtputf8 and "smtputf8" not in offers:
-        raise _Answered(Reply(553, "5.6.7", "the next hop does not take internationalised mail"))
+    """MAIL, RCPT and DATA for a host with these extensions, which suit the mail."""
     from_ = [b"MAIL FROM:<%s>" % _wire(mail.reverse_path, mail.smtputf8)]
     if "size" in offers:
         from_.append(b"SIZE=%d" % mail.size)

@@ -8,8 +8,8 @@ By recipient: tempfail*@ is answered 450, permfail*@ 550, hang*@ never; the rest
 `refuse_next` and `drop_next`; each counts for one occasion and is used up.
 
 Offers STARTTLS when it has a certificate, AUTH (over TLS) when it has a user: PLAIN and LOGIN with its password,
-XOAUTH2 with its token, which may change. Besides SIZE, 8BITMIME, SMTPUTF8, and DSN when it is told to; without it
-parameters of DSN are answered 555. Not offered: PIPELINING, CHUNKING.
+XOAUTH2 with its token, which may change. Besides SIZE; 8BITMIME and SMTPUTF8, unless it is told not to; DSN when it is
+told to; without it parameters of DSN are answered 555. Not offered: PIPELINING, CHUNKING.
 """
 
 from __future__ import annotations
@@ -69,12 +69,14 @@ class NextHop:
         hostname: str = "next-hop.example",
         max_size: int = 64 * 1024 * 1024,
         dsn: bool = False,
+        eight_bit: bool = True,
     ) -> None:
         self.port = port
         self.folder = folder
         self.hostname = hostname
         self.max_size = max_size
         self.dsn = dsn
+        self.eight_bit = eight_bit
         self.user = user
         self.connections = 0
         "Connections that were made to it."

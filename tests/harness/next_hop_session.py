@@ -162,6 +162,8 @@ class _Answers:
         """Announce AUTH only when there is somebody to log in."""
         session.host_name = hostname
         kept = [line for line in responses if self._hop.user or not line.startswith("250-AUTH")]
+        if not self._hop.eight_bit:
+            kept = [line for line in kept if line[4:] not in ("8BITMIME", "SMTPUTF8")]
         return [*kept[:-1], "250-DSN", kept[-1]] if self._hop.dsn else kept
 
     async def handle_RCPT(

@@ -23,7 +23,7 @@ class Letters:
     """Deliveries by the first next hop of a configuration."""
 
     def __init__(self, config: Config) -> None:
-        assembler = Assembler(config, Signer(config.institutions))
+        assembler = Assembler(config, Signer(config.institutions), MailLog.of(config))
         self.transport = SmtpTransport(
             config.next_hops[0],
             config.server.hostname,
@@ -33,14 +33,20 @@ class Letters:
             backoff_first=1.0,
         )
 
-    async def send(self, content: bytes = LETTER, recipient: str = "reader@patron.example") -> Outcome:
+    async def send(
+        self, content: bytes = LETTER, recipient: str = "reader@patron.example", *, smtputf8: bool = False
+    ) -> Outcome:
         """Makes one attempt, and says how it ended."""
-        message = Message(
-            "0123456789ABC", "demo", "alma", "circ@lib.example", False, False, time.time(), "192.0.2.1", "alma",
-            "ESMTP", "<1@lib.example>", len(content), "",
-        )  # fmt: skip
-        delivery = Delivery(message, 0, recipient, "default", "default", State.ACTIVE, 1, 0.0)
-        return await self.transport.deliver(delivery, content)
+        return await self.transport.deliver(delivery_of(content, recipient, smtputf8=smtputf8), content)
+
+
+def delivery_of(content: bytes, recipient: str = "reader@patron.example", *, smtputf8: bool = False) -> Delivery:
+    """A letter at its first attempt."""
+    message = Message(
+        "0123456789ABC", "demo", "alma", "circ@lib.example", smtputf8, False, time.time(), "192.0.2.1", "alma",
+        "ESMTP", "<1@lib.example>", len(content), "",
+    )  # fmt: skip
+    return Delivery(message, 0, recipient, "default", "default", State.ACTIVE, 1, 0.0)
 
 
 def by_hop(host: str, port: int, *, dns: str = LOCALHOST, **settings: Any) -> Config:

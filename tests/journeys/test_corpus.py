@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,12 @@ async def check_letter(story: Story, sample: Sample, number: str) -> None:
     ours = f" id {number};".encode()
     taken = [each for each in story.next_hop.taken if ours in each.content[:400]]
     assert len(taken) == 1, sample.name
-    assert body(taken[0].content) == body(sample.content), sample.name
-    assert taken[0].content.endswith(sample.content), sample.name
+    if sample.name == "edge/xml-to-letter-admin.plain":  # a line of 1,575 octets, which hosts would break
+        sent, came = (message_from_bytes(content) for content in (taken[0].content, sample.content))
+        assert sent.get_payload(decode=True) == came.get_payload(decode=True)
+        assert (sent["Content-Transfer-Encoding"], sent["Subject"]) == ("quoted-printable", came["Subject"])
+    else:
+        assert body(taken[0].content) == body(sample.content), sample.name
+        assert taken[0].content.endswith(sample.content), sample.name
     assert await story.verdict(taken[0]), sample.name
     assert taken[0].mail_from == "" if not sample.sender else taken[0].mail_from.endswith("@bounces.lib.example")

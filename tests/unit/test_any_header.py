@@ -126,7 +126,7 @@ def test_it_is_refused_or_sent_as_it_came_and_well_signed(
         return
     letter = replace(accepted(content), message_id=headers.message_id(arrived.header))
     delivery = Delivery(letter, 0, "reader@patron.example", "default", "default", State.ACTIVE, 1, 0.0)
-    mail = Assembler(config, Signer(config.institutions)).assemble(delivery, content)
+    mail = Assembler(config, Signer(config.institutions), MailLog()).assemble(delivery, content)
     assert mail.original == content
     assert mail.content == mail.own_fields + content
     assert headers.split(mail.content) == (mail.own_fields + arrived.header, headers.split(content)[1])

@@ -138,6 +138,22 @@ CATALOGUE: list[tuple[str, Any, str]] = [
     ("institutions.0.domains", [], "institutions[1].domains ('demo'): tuple should have at least 1 item"),
     ("institutions.0.domains", ["not a domain"], "is not a domain name"),
     ("institutions.0.envelope_from", "nobody", "the address has no @"),
+    (
+        "institutions.0.header_from",
+        "drop",
+        "institutions[1].header_from ('demo'): input should be 'keep', 'rewrite' or",
+    ),
+    ("institutions.0.header_from", "rewrite", 'header_from = "rewrite" needs a from_mailbox'),
+    ("institutions.0.from_mailbox", "a@vendor.example", "from_mailbox a@vendor.example is in none of its domains"),
+    ("institutions.0.from_mailbox", "größe@lib.example", "from_mailbox has to be ASCII"),
+    ("institutions.0.from_name", "{name} {place}", "from_name is text with {name} once at most"),
+    ("institutions.0.from_name", "{name} and {name}", "from_name is text with {name} once at most"),
+    ("institutions.0.from_name", "{name}\nBcc: x", "from_name is text with {name} once at most"),
+    (
+        "institutions.0.convert",
+        "sometimes",
+        "institutions[1].convert ('demo'): input should be 'as-needed', 'always'",
+    ),
     ("institutions.0.bounce_domain", None, 'envelope_from = "verp" needs a bounce_domain'),
     (
         "institutions.0.next_hop",

@@ -175,6 +175,17 @@ async def test_a_fixed_mailbox_is_judged_by_its_domain(config: Tree, tmp_path: P
     assert "mx" not in verdicts
 
 
+async def test_an_envelope_that_is_kept_has_no_domain_to_judge_and_only_dkim_aligns(
+    config: Tree, tmp_path: Path, dns: DnsServer
+) -> None:
+    config["institutions"][0] |= {"envelope_from": "keep"}
+    code, says, verdicts = await found(config, tmp_path)
+    assert (code, verdicts["spf"], verdicts["alignment"]) == (0, "warn", "warn")
+    assert says["spf"] == "the senders' own is kept, and SPF is judged by their domains"
+    assert says["alignment"].startswith("SPF by the sender's domain, not aligned; DKIM by lib.example")
+    assert "mx" not in verdicts
+
+
 async def test_behind_a_smarthost_its_addresses_count_and_not_our_name(
     config: Tree, tmp_path: Path, dns: DnsServer
 ) -> None:

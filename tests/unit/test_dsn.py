@@ -28,6 +28,7 @@ from relay.config.settings import Config
 from relay.mail import headers
 from relay.mail.address import Address, parse_address
 from relay.mail.status import Reply
+from relay.maillog import MailLog
 from relay.outgoing.assemble import Assembler
 from relay.outgoing.keys import public_record
 from relay.outgoing.private_key import pem
@@ -198,7 +199,7 @@ def test_it_leaves_signed_with_the_null_reverse_path(make_config: Make, tmp_path
     new = some(Notifier(config).about(delivery(), REFUSED, LETTER))
     way = new.deliveries[0]
     outgoing = replace(delivery(), message=new.message, recipient=way.recipient, notify=way.notify)
-    mail = Assembler(config, Signer(config.institutions)).assemble(outgoing, new.content)
+    mail = Assembler(config, Signer(config.institutions), MailLog()).assemble(outgoing, new.content)
     assert mail.reverse_path is None
     assert (mail.recipient, mail.notify, mail.ret, mail.envid) == (SENDER, "NEVER", "", "")
     assert mail.content.startswith(b"Received: by relay.lib.example (slip-relay) id " + new.message.queue_id.encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from relay.config.settings import Config
 from relay.mail import headers
+from relay.maillog import MailLog
 from relay.outgoing.assemble import Assembler
 from relay.outgoing.keys import public_record
 from relay.outgoing.missing import missing_fields
@@ -21,7 +23,8 @@ from relay.outgoing.sign import Signer
 from relay.spool.records import Delivery, State
 from tests.accepted import accepted
 
-BARE = b"From: circ@lib.example\r\nSubject: due\r\n"
+DATE = b"Date: Sat, 21 Nov 2026 08:00:00 +0000\r\n"
+BARE = DATE + b"From: circ@lib.example\r\nSubject: due\r\n"
 ID = b"Message-ID: <%s@relay.lib.example>\r\n"
 AUTOMATIC = b"Auto-Submitted: auto-generated\r\n"
 LETTER = replace(accepted(BARE + b"\r\nbody\r\n"), queue_id="0123456789ABC")
@@ -47,6 +50,17 @@ def test_what_is_missing_is_added_unless_that_breaks_a_signature(more: bytes, ad
     assert missing_fields(LETTER, BARE + more, "relay.lib.example", automatic=True) == added
 
 
+def test_a_letter_without_a_date_has_that_of_its_receipt() -> None:
+    header = BARE.replace(DATE, b"")
+    made = missing_fields(LETTER, header, "relay.lib.example", automatic=True)
+    assert made.startswith(MADE + b"Date: ")
+    assert made.endswith(b"\r\n" + AUTOMATIC)
+    said = parsedate_to_datetime(made.split(b"\r\n")[1].decode().removeprefix("Date: "))
+    assert said.timestamp() == int(LETTER.received_at)
+    signed = header + b"DKIM-Signature: v=1; h=from:date; b=x\r\n"
+    assert missing_fields(LETTER, signed, "relay.lib.example", automatic=True) == MADE + AUTOMATIC
+
+
 def test_who_wants_no_auto_submitted_gets_none() -> None:
     assert missing_fields(LETTER, BARE, "relay.lib.example", automatic=False) == MADE
 
@@ -68,7 +82,9 @@ def test_it_leaves_signed_with_it_and_the_same_each_time(make_config: Callable[.
     config = make_config(institutions=[demo])
     delivery = Delivery(LETTER, 0, "reader@patron.example", "default", "default", State.ACTIVE, 1, 0.0)
     content = BARE + b"\r\nbody\r\n"
-    first, second = (Assembler(config, Signer(config.institutions)).assemble(delivery, content) for _ in range(2))
+    first, second = (
+        Assembler(config, Signer(config.institutions), MailLog()).assemble(delivery, content) for _ in range(2)
+    )
     record = public_record(private).encode()
     for mail in (first, second):
         assert mail.content.endswith(MADE + AUTOMATIC + content)

@@ -75,7 +75,7 @@ class World:
         letters.transport = SmtpTransport(
             config.next_hops[0],
             config.server.hostname,
-            Assembler(config, Signer(config.institutions)),
+            Assembler(config, Signer(config.institutions), self.maillog),
             resolver,
             self.maillog,
             backoff_first=1.0,

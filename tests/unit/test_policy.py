@@ -259,3 +259,22 @@ def test_who_logs_in_as_a_sandbox_is_nothing_else(make_config: Make) -> None:
     sources = policy.sources_of(config.listeners[0], Caller("192.0.2.1"), login)
     assert sources == (login,)
     assert "550 5.7.1" in refused(lambda: policy.addressee(sources, parse_address("patron@patron.example")))
+
+
+def test_an_institution_that_refuses_letters_from_elsewhere(make_config: Make) -> None:
+    strict = DEMO | {"header_from": "refuse"}
+    alma = ALMA | {"from_domains": ["exlibrisgroup.com"]}
+    config = make_config(institutions=[strict, LAW], sources=[alma])
+    policy = make_policy(config)
+    printer = str(config.printers[0].mailboxes[0])
+    no = "550 5.7.1 letters of demo are from its own domains, and exlibrisgroup.com is none of them"
+    stranger, ours = "Alma <noreply@exlibrisgroup.com>", "circ@branch.lib.example"
+    assert refused(lambda: admit(policy, stranger, "reader@patron.example")) == no
+    assert refused(lambda: admit(policy, stranger, printer, "reader@patron.example")) == no
+    assert admit(policy, stranger, printer) == "demo", "a slip may be from wherever its source may be"
+    assert admit(policy, ours, "reader@patron.example") == "demo"
+    assert admit(policy, "mailer-daemon@patron.example", "circ@lib.example", null=True) == "demo", "returned mail"
+    for kept in ("keep", "rewrite"):
+        settings = strict | {"header_from": kept, "from_mailbox": "library@lib.example"}
+        open_policy = make_policy(make_config(institutions=[settings, LAW], sources=[alma]))
+        assert admit(open_policy, stranger, "reader@patron.example") == "demo"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from relay.config.settings import Config
+from relay.maillog import MailLog
 from relay.outgoing import sign
+from relay.outgoing.assemble import Assembler, OutgoingMail
 from relay.outgoing.private_key import pem
+from relay.outgoing.sign import Signer
 from relay.spool.records import State
-from relay.transports.smtp import LARGE
-from tests.harness.waiting import until
-from tests.harness.way_out import LETTER, Letters
+from relay.transports.letter import LARGE, Letter
+from relay.transports.smtp import stuffed
+from tests.harness.waiting import free_ports, until
+from tests.harness.way_out import LETTER, Letters, delivery_of
 
 pytestmark = pytest.mark.asyncio
 
@@ -39,6 +44,7 @@ class Host:
         self.waits_for, self.piece = waits_for, piece
         self.connections = self.open = 0
         self.taken: list[bytes] = []
+        self.said: list[bytes] = []
         self.writers: list[asyncio.StreamWriter] = []
 
     @asynccontextmanager
@@ -69,6 +75,7 @@ class Host:
         await self._say(writer, b"220 hop.example\r\n")
         kept_back = b""
         while line := await reader.readline():
+            self.said.append(line)
             reply = self.replies.get(line[:4].decode(), b"250 ok\r\n")
             if reply == b"close":
                 return
@@ -93,9 +100,9 @@ class Host:
         return b""
 
 
-def at(port: int, make_config: Callable[..., Config], **settings: object) -> Letters:
+def at(port: int, make_config: Callable[..., Config], *, institutions: Any = None, **settings: object) -> Letters:
     hop = {"name": "default", "host": "127.0.0.1", "port": port, "timeout": "5s", **settings}
-    return Letters(make_config(next_hops=[hop]))
+    return Letters(make_config(next_hops=[hop], **({"institutions": institutions} if institutions else {})))
 
 
 async def test_what_is_wrongly_signed_is_held_and_the_next_letter_goes_out(
@@ -117,7 +124,7 @@ async def test_what_is_wrongly_signed_is_held_and_the_next_letter_goes_out(
                     State.HELD,
                     "not sent: the DKIM signature of selector s1 has the hash of another body",
                 )
-            assert host.connections == 0
+            assert host.taken == []
             assert (await unchecked.send()).state is State.DELIVERED
         assert (await letters.send()).state is State.DELIVERED
     assert [message.count(b"DKIM-Signature:") for message in host.taken] == [1, 1]
@@ -241,3 +248,157 @@ async def test_a_host_that_stops_reading_a_large_message_is_given_up(make_config
         over.set()
         await ended.wait()
         await asyncio.sleep(0)  # the loop's turn in which an aborted transport closes
+
+
+# --- hosts that take less than others
+
+EIGHT_BIT = "From: Gr\xf6\xdfe <circ@lib.example>\r\nSubject: due\r\n\r\n\xfcber\r\n".encode()
+"""A letter with UTF-8 in header and body."""
+BODY_ONLY = LETTER + "\xfcber\r\n".encode()
+SEVEN_BIT, WITH_8BITMIME = b"250 hop.example\r\n", b"250-hop.example\r\n250 8BITMIME\r\n"
+WITH_SMTPUTF8 = b"250-hop.example\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+
+
+@pytest.mark.parametrize(
+    ("ehlo", "content", "smtputf8", "is_converted"),
+    [
+        (SEVEN_BIT, LETTER, False, False),
+        (SEVEN_BIT, LETTER, True, False),
+        (SEVEN_BIT, BODY_ONLY, False, True),
+        (SEVEN_BIT, EIGHT_BIT, False, True),
+        (SEVEN_BIT, EIGHT_BIT, True, True),
+        (WITH_8BITMIME, BODY_ONLY, False, False),
+        (WITH_8BITMIME, BODY_ONLY, True, False),
+        (WITH_8BITMIME, EIGHT_BIT, False, False),
+        (WITH_8BITMIME, EIGHT_BIT, True, True),
+        (WITH_SMTPUTF8, EIGHT_BIT, True, False),
+    ],
+)
+async def test_a_host_gets_what_it_takes(
+    make_config: Callable[..., Config], ehlo: bytes, content: bytes, *, smtputf8: bool, is_converted: bool
+) -> None:
+    host = Host(ehlo)
+    async with host.listening() as port:
+        outcome = await at(port, make_config).send(content, smtputf8=smtputf8)
+    assert outcome.state is State.DELIVERED
+    assert outcome.reason.endswith(", converted") is is_converted
+    (taken,) = host.taken
+    assert taken.endswith(stuffed(content)) is not is_converted
+    if ehlo == SEVEN_BIT:
+        assert taken.isascii()
+    body = message_from_bytes(taken.removesuffix(b".\r\n")).get_payload(decode=True)
+    assert isinstance(body, bytes)
+    assert body.replace(b"\r\n..", b"\r\n.").lstrip(b".") == content.partition(b"\r\n\r\n")[2].lstrip(b".")
+
+
+@pytest.mark.parametrize(
+    ("ehlo", "content", "recipient", "settings", "reply"),
+    [
+        (
+            WITH_8BITMIME, LETTER, "gr\xf6\xdfe@patron.example", {},
+            "554 5.6.7 an address of its envelope is not ASCII, and the next hop has no SMTPUTF8",
+        ),
+        (
+            SEVEN_BIT, b"Subject: \xe9\r\n" + LETTER, "", {}, "554 5.6.9 its field subject is neither ASCII nor UTF-8",
+        ),
+        (
+            SEVEN_BIT, BODY_ONLY, "", {"convert": "never"},
+            '554 5.6.3 the next hop takes it only when it is converted, and demo has convert = "never"',
+        ),
+        (
+            SEVEN_BIT, b"DKIM-Signature: v=1; d=lib.example; h=from; b=x\r\n" + BODY_ONLY, "", {"convert": "unsigned"},
+            "554 5.6.3 the next hop takes it only when it is converted, which breaks a signature that it brought",
+        ),
+    ],
+)  # fmt: skip
+async def test_what_a_host_does_not_take_in_any_form_fails(
+    make_config: Callable[..., Config],
+    ehlo: bytes,
+    content: bytes,
+    recipient: str,
+    settings: dict[str, str],
+    reply: str,
+) -> None:
+    host = Host(ehlo)
+    demo = {"name": "demo", "domains": ["lib.example"], "envelope_from": "bounces@lib.example", **settings}
+    async with host.listening() as port:
+        letters = at(port, make_config, institutions=[demo])
+        outcome = await letters.send(content, recipient=recipient or "reader@patron.example", smtputf8=True)
+        assert (outcome.state, str(outcome.reply)) == (State.FAILED, reply)
+        assert host.taken == []
+        assert (await letters.send()).state is State.DELIVERED
+    assert host.connections == 1, "the session is still good"
+
+
+@pytest.mark.parametrize(
+    ("convert", "content", "is_converted"),
+    [
+        ("as-needed", BODY_ONLY, False),
+        ("always", BODY_ONLY, True),
+        ("always", LETTER, False),
+        ("always", b"Subject: gr\xf6\xdfe\r\n" + LETTER, False),
+        ("as-needed", LETTER + b"x" * 999 + b"\r\n", True),
+        ("as-needed", LETTER + b"x" * 998 + b"\r\n", False),
+        ("never", LETTER + b"x" * 999 + b"\r\n", False),
+        ("unsigned", b"DKIM-Signature: v=1; h=from; b=x\r\n" + LETTER + b"x" * 999 + b"\r\n", False),
+    ],
+)
+async def test_what_a_host_would_take_is_converted_where_that_is_better(
+    make_config: Callable[..., Config], convert: str, content: bytes, *, is_converted: bool
+) -> None:
+    host = Host(WITH_SMTPUTF8)
+    demo = {"name": "demo", "domains": ["lib.example"], "envelope_from": "bounces@lib.example", "convert": convert}
+    async with host.listening() as port:
+        outcome = await at(port, make_config, institutions=[demo]).send(content)
+    assert outcome.reason.endswith(", converted") is is_converted
+    assert host.taken[0].endswith(stuffed(content)) is not is_converted
+
+
+@pytest.mark.parametrize(
+    ("second", "state", "reason"),
+    [
+        (WITH_SMTPUTF8, State.DELIVERED, "taken by 127.0.0.1"),
+        (SEVEN_BIT, State.FAILED, "127.0.0.1 can't be sent it: its field message-id is not ASCII"),
+        (None, State.DEFERRED, "127.0.0.1 can't be sent it: its field message-id is not ASCII"),
+    ],
+    ids=["takes more", "takes no more", "away"],
+)
+async def test_where_one_host_can_not_have_it_another_may(
+    make_config: Callable[..., Config], second: bytes | None, state: State, reason: str
+) -> None:
+    content = "Message-ID: <\xf6@lib.example>\r\n".encode() + LETTER
+    hosts = Host(SEVEN_BIT), Host(second or b"")
+    async with hosts[0].listening() as first, hosts[1].listening() as port:
+        named = [f"127.0.0.1:{first}", f"127.0.0.1:{port if second else free_ports(1)}"]
+        outcome = await at(first, make_config, host=None, hosts=named).send(content, smtputf8=True)
+    assert outcome.state is state
+    assert outcome.reason.startswith(reason)
+    assert [len(host.taken) for host in hosts] == [0, int(second == WITH_SMTPUTF8)]
+
+
+async def test_an_address_in_a_domain_beyond_ascii_needs_no_smtputf8(make_config: Callable[..., Config]) -> None:
+    host = Host(SEVEN_BIT)
+    async with host.listening() as port:
+        outcome = await at(port, make_config).send(recipient="reader@b\xfccherei.example", smtputf8=True)
+    assert outcome.state is State.DELIVERED
+    assert b"RCPT TO:<reader@xn--bcherei-n2a.example>\r\n" in host.said
+
+
+async def test_a_letter_is_made_ready_once_for_all_hosts_that_take_it(make_config: Callable[..., Config]) -> None:
+    class Counting(Assembler):
+        made = 0
+
+        def assemble(self, *args: Any) -> OutgoingMail:
+            self.made += 1
+            return super().assemble(*args)
+
+    config = make_config()
+    assembler = Counting(config, Signer(config.institutions), MailLog())
+    letter = Letter(assembler, delivery_of(BODY_ONLY), BODY_ONLY)
+    everything, less = frozenset({"8bitmime", "smtputf8"}), frozenset({"size"})
+    as_it_is = await letter.ready_for(everything)
+    assert await letter.ready_for(frozenset({"8bitmime"})) is as_it_is
+    converted = await letter.ready_for(less)
+    assert (as_it_is.is_converted, converted.is_converted) == (False, True)
+    assert await letter.ready_for(everything) is converted
+    assert assembler.made == 2
