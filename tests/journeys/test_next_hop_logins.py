@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -289,9 +290,23 @@ class Program:
         """Prints this from now on."""
         (self.path.with_suffix(".out")).write_text(text)
         fresh = self.path.with_suffix(".new")
-        fresh.write_text(f'#!/bin/sh\necho run "$@" >> {self.runs}\n{does}\ncat {self.path}.out\n')
+        fresh.write_text(
+            f'#!/bin/sh\necho run "$@" >> {self.runs}\necho $$ > {self.path}.pid\n{does}\ncat {self.path}.out\n'
+        )
         fresh.chmod(0o755)
         os.replace(fresh, self.path)
+
+    @property
+    def left(self) -> list[str]:
+        """What still runs of it, and of what it started."""
+        group = self.path.with_suffix(".pid").read_text().strip()
+        running = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                name, _, fields = stat.read_text().rpartition(") ")
+                if fields.split()[2] == group and fields[0] != "Z":
+                    running.append(name)
+        return running
 
     @property
     def count(self) -> int:
@@ -401,7 +416,23 @@ async def test_a_program_that_has_no_token_puts_mail_off(
         assert (outcome.state, outcome.trouble) == (State.DEFERRED, "unreachable")
         assert outcome.reason == f"the token can't be had: {reason.format(program=program.path)}"
         assert hop.connections == 0, "no host waits for it"
+    await until(lambda: not program.left, lambda: f"the end of {program.left}")
     assert "secret" not in caplog.text + outcome.reason
+
+
+async def test_a_program_that_fails_fails_once_for_all_who_wait(
+    certificates: Certificates, program: Program, tmp_path: Path
+) -> None:
+    program.says("", does="exec sleep 60")
+    async with (
+        cloud(certificates, tmp_path, "a.token") as hop,
+        letters_by("localhost", hop.port, **program.settings(certificates, timeout=0.5)) as out,
+    ):
+        outcomes = await asyncio.gather(*(out.send() for _ in range(5)))
+        assert {outcome.reason.rpartition(" took ")[2] for outcome in outcomes} == {"more than 0.5 s"}
+        assert program.count == 1
+        program.says("a.token")
+        assert (await out.send()).state is State.DELIVERED
 
 
 async def test_a_program_that_is_gone_puts_mail_off(
