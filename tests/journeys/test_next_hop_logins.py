@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 import pytest_asyncio
@@ -361,6 +362,37 @@ async def test_a_program_is_run_once_for_all_who_wait_and_again_when_its_token_e
             for _ in range(2):
                 assert (await out.send()).state is State.DELIVERED
         assert program.count == 3
+
+
+async def test_a_token_is_had_from_an_authorisation_server_as_the_readme_says(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("needs curl")
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(await reader.readexactly(int(re.findall(rb"(?i)content-length: (\d+)", head)[0])))
+        body = b'{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"access_token":"a.token"}'
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    lines = [line.strip() for line in said_in_readme() if line.startswith("    data-urlencode = ")]
+    server = await asyncio.start_server(answer, LOCALHOST, 0)
+    async with server, cloud(certificates, tmp_path, "a.token") as hop:
+        url = f"http://{LOCALHOST}:{server.sockets[0].getsockname()[1]}/TENANT/oauth2/v2.0/token"
+        configuration = said(tmp_path / "m365.curl", "\n".join([f'url = "{url}"', *lines]))
+        token = {"command": [curl, "-fsS", "--config", str(configuration)]}
+        outcome = await send(hop.port, **certificates.tls, username=MAILBOX, token=token)
+        assert outcome.state is State.DELIVERED, outcome.reason
+    (form,) = asked
+    assert set(parse_qs(form.decode())) == {"grant_type", "client_id", "client_secret", "scope"}
+
+
+def said_in_readme() -> list[str]:
+    return (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").splitlines()
 
 
 async def test_a_token_that_is_refused_is_had_anew_once(
