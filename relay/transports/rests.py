@@ -20,7 +20,7 @@ MOST = 1000
 class _Rest:
     until: float
     wait: float
-    is_over: bool = False
+    is_tried: bool = False
     "Whether one mail is trying the target."
 
 
@@ -48,14 +48,15 @@ class Rests:
             elif rest.until > now:
                 behind.append(target)
             else:
-                rest.until, rest.is_over = now + rest.wait, True  # for all others; this mail tries it
+                if not ready:  # this mail tries it; for all others it rests on
+                    rest.until, rest.is_tried = now + rest.wait, True
                 ready.append(target)
         return ready + behind
 
     def failed(self, target: Target) -> None:
         """It could not be reached."""
         now, rest = self._clock(), self._resting.get(target)
-        if rest is not None and not rest.is_over:
+        if rest is not None and rest.until > now and not rest.is_tried:
             return  # several mails saw the same
         wait = self._first if rest is None else min(2 * rest.wait, self._longest)
         self._resting[target] = _Rest(now + wait, wait)

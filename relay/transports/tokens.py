@@ -1,7 +1,7 @@
 """OAuth access tokens for AUTH XOAUTH2 (RFC 6750), from a file that somebody renews or from a program that prints one.
 
-Promises: a program runs once for all connections that wait for its token, without a shell, off the event loop, within
-its time; what it or the file says is part of no message and of no log line.
+Promises: a program runs once for all connections that wait for its token, well or badly, without a shell, off the event
+loop, within its time; what it or the file says is part of no message and of no log line.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Tokens:
 
     def __init__(self, settings: Token) -> None:
         self._settings = settings
-        self._lock = asyncio.Lock()
+        self._asking: asyncio.Task[Credential] | None = None
         self._kept = ""
         self._good_until = 0.0
 
@@ -52,19 +52,29 @@ class Tokens:
         """The token to log in with now. Raises CredentialsMissing when there is none to be had."""
         if self._settings.file is not None:
             return Credential(_of_file(self._settings))
-        async with self._lock:
-            if self._kept and time.monotonic() < self._good_until:
-                return Credential(self._kept, is_fresh=False)
-            printed = await self._run()
-            self._kept, lifetime = _read(printed, f"what {self._program} printed")
-            lifetime = self._settings.lifetime if lifetime is None else lifetime
-            self._good_until = time.monotonic() + lifetime - min(EARLY, lifetime / 2)
-            return Credential(self._kept)
+        if self._kept and time.monotonic() < self._good_until:
+            return Credential(self._kept, is_fresh=False)
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask(), name=f"token by {self._program}")
+            self._asking.add_done_callback(self._asked)
+        return await asyncio.shield(self._asking)
 
     def refused(self, token: Credential) -> None:
         """The host does not take it: the program is asked for another one."""
         if token.text == self._kept:
             self._good_until = 0.0
+
+    async def _ask(self) -> Credential:
+        printed = await self._run()
+        self._kept, lifetime = _read(printed, f"what {self._program} printed")
+        lifetime = self._settings.lifetime if lifetime is None else lifetime
+        self._good_until = time.monotonic() + lifetime - min(EARLY, lifetime / 2)
+        return Credential(self._kept)
+
+    def _asked(self, task: asyncio.Task[Credential]) -> None:
+        self._asking = None
+        if not task.cancelled():
+            task.exception()  # told to those who waited, if somebody still did
 
     @property
     def _program(self) -> str:

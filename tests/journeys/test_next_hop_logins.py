@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 import pytest_asyncio
@@ -289,9 +291,23 @@ class Program:
         """Prints this from now on."""
         (self.path.with_suffix(".out")).write_text(text)
         fresh = self.path.with_suffix(".new")
-        fresh.write_text(f'#!/bin/sh\necho run "$@" >> {self.runs}\n{does}\ncat {self.path}.out\n')
+        fresh.write_text(
+            f'#!/bin/sh\necho run "$@" >> {self.runs}\necho $$ > {self.path}.pid\n{does}\ncat {self.path}.out\n'
+        )
         fresh.chmod(0o755)
         os.replace(fresh, self.path)
+
+    @property
+    def left(self) -> list[str]:
+        """What still runs of it, and of what it started."""
+        group = self.path.with_suffix(".pid").read_text().strip()
+        running = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                name, _, fields = stat.read_text().rpartition(") ")
+                if fields.split()[2] == group and fields[0] != "Z":
+                    running.append(name)
+        return running
 
     @property
     def count(self) -> int:
@@ -348,6 +364,37 @@ async def test_a_program_is_run_once_for_all_who_wait_and_again_when_its_token_e
         assert program.count == 3
 
 
+async def test_a_token_is_had_from_an_authorisation_server_as_the_readme_says(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("needs curl")
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(await reader.readexactly(int(re.findall(rb"(?i)content-length: (\d+)", head)[0])))
+        body = b'{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"access_token":"a.token"}'
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    lines = [line.strip() for line in said_in_readme() if line.startswith("    data-urlencode = ")]
+    server = await asyncio.start_server(answer, LOCALHOST, 0)
+    async with server, cloud(certificates, tmp_path, "a.token") as hop:
+        url = f"http://{LOCALHOST}:{server.sockets[0].getsockname()[1]}/TENANT/oauth2/v2.0/token"
+        configuration = said(tmp_path / "m365.curl", "\n".join([f'url = "{url}"', *lines]))
+        token = {"command": [curl, "-fsS", "--config", str(configuration)]}
+        outcome = await send(hop.port, **certificates.tls, username=MAILBOX, token=token)
+        assert outcome.state is State.DELIVERED, outcome.reason
+    (form,) = asked
+    assert set(parse_qs(form.decode())) == {"grant_type", "client_id", "client_secret", "scope"}
+
+
+def said_in_readme() -> list[str]:
+    return (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").splitlines()
+
+
 async def test_a_token_that_is_refused_is_had_anew_once(
     certificates: Certificates, program: Program, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -401,7 +448,23 @@ async def test_a_program_that_has_no_token_puts_mail_off(
         assert (outcome.state, outcome.trouble) == (State.DEFERRED, "unreachable")
         assert outcome.reason == f"the token can't be had: {reason.format(program=program.path)}"
         assert hop.connections == 0, "no host waits for it"
+    await until(lambda: not program.left, lambda: f"the end of {program.left}")
     assert "secret" not in caplog.text + outcome.reason
+
+
+async def test_a_program_that_fails_fails_once_for_all_who_wait(
+    certificates: Certificates, program: Program, tmp_path: Path
+) -> None:
+    program.says("", does="exec sleep 60")
+    async with (
+        cloud(certificates, tmp_path, "a.token") as hop,
+        letters_by("localhost", hop.port, **program.settings(certificates, timeout=0.5)) as out,
+    ):
+        outcomes = await asyncio.gather(*(out.send() for _ in range(5)))
+        assert {outcome.reason.rpartition(" took ")[2] for outcome in outcomes} == {"more than 0.5 s"}
+        assert program.count == 1
+        program.says("a.token")
+        assert (await out.send()).state is State.DELIVERED
 
 
 async def test_a_program_that_is_gone_puts_mail_off(

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from relay.spool.records import Outcome, State
+from relay.transports.tls_policy import fingerprints
 from tests.harness.certificates import Made, make
 from tests.harness.next_hop import NextHop
 from tests.harness.postfix import NO_POSTFIX, Postfix, can_run_postfix
@@ -176,3 +178,18 @@ async def test_the_bench_gets_what_the_table_says(shown: dict[str, Made], tmp_pa
     assert seen == {policy: row for policy, row in table().items() if "implicit" not in policy}
     taken = [letter.tls for hop in hops for letter in hop.taken]
     assert (taken.count(True), taken.count(False)) == (count(seen, "sent by TLS"), count(seen, "sent in clear text"))
+
+
+async def test_a_key_may_be_pinned_and_one_of_several_pins_is_enough(shown: dict[str, Made], tmp_path: Path) -> None:
+    made = shown["self-signed"]
+    sha256, spki = fingerprints(made.read.public_bytes(Encoding.DER))
+    assert sha256 == made.sha256
+    another = f"spki:{64 * 'a'}"
+    async with NextHop(free_ports(1), tmp_path / "hop", certificate=(made.certificate, made.key)) as hop:
+        for pins, state in (([spki], State.DELIVERED), ([another, spki], State.DELIVERED), ([another], State.DEFERRED)):
+            outcome = await send(hop.port, tls="required", pins=pins)
+            assert outcome.state is state, outcome.reason
+        assert outcome.reason == (
+            f"localhost[127.0.0.1] can't be trusted: its certificate is not a pinned one; it is {sha256} and {spki}"
+        )
+        assert len(hop.taken) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from relay.cli import command
+from relay.config.load import load
 from tests.harness.certificates import make
 from tests.unit.conftest import Tree
 from tests.unit.test_config import write
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def checked(folder: Path, tree: Tree, **settings: Any) -> Any:
@@ -82,6 +86,21 @@ def test_authorities_and_place_of_policies_that_can_t_be_used(
     assert result.exit_code == 1
     assert f"mta_sts.ca_file: the authorities in {files['rubbish']} can't be used" in result.stderr
     assert f"mta_sts.policies: the folder {tmp_path}/nowhere does not exist or can't be written" in result.stderr
+
+
+def test_the_examples_of_the_readme_are_right(tmp_path: Path, tree: Tree) -> None:
+    section = README.read_text(encoding="utf-8").partition("\n### Next hops\n")[2].partition("\n### ")[0]
+    example = section.partition("```toml\n")[2].partition("```")[0].replace("/usr/bin/curl", "/bin/true")
+    for path in re.findall(r'"(/etc/slip-relay/[^"]+)"', example):
+        (tmp_path / Path(path).name).write_text("0123456789abcdef")
+    example = example.replace("/etc/slip-relay/", f"{tmp_path}/")
+    del tree["next_hops"]
+    tree["institutions"][0]["next_hop"] = "campus"
+    path = write(tmp_path, tree)
+    path.write_text(path.read_text() + example)
+    hops = load(path).next_hops
+    assert [hop.name for hop in hops] == ["campus", "m365-connector", "m365-mailbox", "world"]
+    assert hops[0].smarthosts == (("smtp1.campus.example", 587), ("smtp2.campus.example", 587))
 
 
 def test_a_source_address_that_is_not_of_this_machine(tmp_path: Path, tree: Tree) -> None:

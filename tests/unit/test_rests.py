@@ -43,6 +43,19 @@ def test_when_a_rest_is_over_one_mail_tries_it() -> None:
     assert rests.in_order(TARGETS) == TARGETS
 
 
+def test_one_behind_another_that_is_well_is_not_taken_for_tried() -> None:
+    rests, clock = make_rests()
+    rests.failed(SECOND)
+    clock.now += 10
+    for _ in range(3):
+        assert rests.in_order(TARGETS) == TARGETS
+    rests.failed(FIRST)
+    assert rests.in_order(TARGETS) == [SECOND, THIRD, FIRST], "its rest is over"
+    rests.failed(SECOND)
+    clock.now += 10
+    assert rests.in_order(TARGETS) == [FIRST, THIRD, SECOND], "it failed again, and rests for twice as long"
+
+
 def test_rests_grow_up_to_the_longest_however_many_mails_saw_the_same() -> None:
     rests, clock = make_rests()
     for wait in (10, 20, 30, 30):
