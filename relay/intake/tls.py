@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from relay.config.listeners import Listener
 from relay.errors import StartError
 from relay.maillog import MailLog
+from relay.stamps import Stamp, stamp_of
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2 (RFC 9325 4.2); those of TLS 1.3 are all good."""
@@ -28,9 +29,6 @@ DAY = 86400.0
 
 # asyncio reserves this for each connection, 256 KiB as it comes: a thousand idle ones are a quarter of a gigabyte then.
 sslproto.SSLProtocol.max_size = 32 * 1024
-
-Stamp = tuple[tuple[int, int, int], ...]
-"""What changes when files change: for each its inode, size and time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +157,4 @@ def _dns_names(certificate: x509.Certificate) -> list[str]:
 
 
 def _stamp(listener: Listener) -> Stamp:
-    return tuple(
-        _stamp_of(path) for path in (listener.tls_certificate, listener.tls_key, listener.client_ca) if path is not None
-    )
-
-
-def _stamp_of(path: Path) -> tuple[int, int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0, 0
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return stamp_of((listener.tls_certificate, listener.tls_key, listener.client_ca))

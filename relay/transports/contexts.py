@@ -6,15 +6,12 @@ Promises: files that can't be used never take the place of those that work.
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
 
 from relay.config.next_hops import NextHop
 from relay.errors import CredentialsMissing, StartError
 from relay.maillog import MailLog
+from relay.stamps import Stamp, stamp_of
 from relay.transports.tls_policy import Authorities, TlsPolicy
-
-Stamp = tuple[tuple[int, int, int], ...]
-"""What changes when files change: for each its inode, size and time."""
 
 
 class Contexts:
@@ -42,8 +39,7 @@ class Contexts:
 
     def _stamp(self) -> Stamp:
         hop = self._hop
-        files = (hop.ca_file, hop.client_certificate, hop.client_key)
-        return tuple(_stamp_of(file) for file in files if file is not None)
+        return stamp_of((hop.ca_file, hop.client_certificate, hop.client_key))
 
 
 def client_context(hop: NextHop, policy: TlsPolicy) -> ssl.SSLContext:
@@ -70,11 +66,3 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return f"they are not PEM files of a certificate and its key ({error.reason or 'PEM lib'})"
     return str(error)
-
-
-def _stamp_of(path: Path) -> tuple[int, int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0, 0
-    return found.st_ino, found.st_size, found.st_mtime_ns
