@@ -144,10 +144,6 @@ class NextHop(Settings):
     "Most messages per second; without it as many as it takes."
     backoff_longest: Duration = 600.0
     "A host that can't be reached is asked with one message at growing intervals, at the longest this one."
-    rewrite: bool = True
-    """Whether the Envelope-From and the From of its mail become the institution's, as that says. Without it both stay
-    as they came, for a host that sees to them itself; the mail is signed all the same.
-    """
     retry: Retry = Retry()
     "Other times than those of [delivery]."
     timeout: Duration = 60.0

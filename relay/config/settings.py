@@ -221,19 +221,6 @@ class Config(Settings):
         """The institution of that name; KeyError when there is none."""
         return _by_name(self.institutions, name)
 
-    def institution_by(self, route: str, name: str) -> Institution:
-        """The institution as it is for mail that goes by a route; KeyError when there is none."""
-        return self._without_rewriting[name] if route in self._not_rewritten else self.institution(name)
-
-    @cached_property
-    def _not_rewritten(self) -> frozenset[str]:
-        return frozenset(hop.name for hop in self.next_hops if not hop.rewrite)
-
-    @cached_property
-    def _without_rewriting(self) -> dict[str, Institution]:
-        as_it_came = {"envelope_from": "keep", "header_from": "keep"}
-        return {each.name: each.model_copy(update=as_it_came) for each in self.institutions}
-
     def next_hop(self, name: str) -> NextHop:
         """The next hop of that name; KeyError when there is none."""
         return _by_name(self.next_hops, name)

@@ -80,7 +80,7 @@ class Assembler:
         not take it in any form.
         """
         message = delivery.message
-        institution = self._config.institution_by(delivery.route, message.institution)
+        institution = self._config.institution(message.institution)
         hostname = self._config.server.hostname
         sender = reverse_path(delivery, institution, self._verp_key)
         section = headers.section(content)
