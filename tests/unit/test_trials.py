@@ -17,6 +17,7 @@ from relay.config.settings import Config
 from relay.control import trials
 from relay.control.trials import Trials, WatchedAssembler
 from relay.errors import BadSignature, OrderError
+from relay.maillog import MailLog
 from relay.outgoing.private_key import new_private_key, pem
 from relay.outgoing.sign import Signer
 from relay.spool.records import Delivery, NewMessage, State
@@ -94,7 +95,7 @@ def test_what_leaves_is_remembered_of_test_letters_only(
     base = make_config().institutions[0].model_dump(exclude_none=True)
     config: Any = make_config(institutions=[base | {"dkim": [key]}])
     made, other = Trials(config), Trials(config)
-    assembler = WatchedAssembler(config, Signer(config.institutions), made)
+    assembler = WatchedAssembler(config, Signer(config.institutions), MailLog(), made)
     new = made.write("a@b.example", "")
     assembler.assemble(delivery_of(new), new.content)
     stranger = other.write("c@d.example", "")  # of ours, but not ordered here: a DSN, say
