@@ -64,8 +64,8 @@ async def _of_institution(config: Config, institution: Institution, answers: Ans
     sent = Sent(domain, tuple(ascii_domain(key.domain) for key in institution.dkim))
     for each in domains:
         findings += await check_dmarc(answers, each, sent)
-    for each in _and_parents(domains):
-        if each != domain and (advised := await check_ex_libris(answers, each)) is not None:
+    for each in _and_parents([domain, *domains] if domain is not None else domains):
+        if (advised := await check_ex_libris(answers, each)) is not None:
             findings.append(advised)
     if domain is not None:
         for hop in hops:

@@ -35,7 +35,7 @@ async def relay_findings(
             certificate=_names_in(hop.client_certificate) if hop.client_certificate is not None else (),
             ehlo=ascii_domain(config.server.hostname),
             envelope=envelope,
-            mailbox=None if institution.envelope_from == "verp" else institution.envelope_from,
+            mailbox=institution.envelope_from if "@" in institution.envelope_from else None,
             domains=tuple(ascii_domain(domain) for domain in institution.domains),
         )
         findings += await check_relay(answers, way)

@@ -14,6 +14,10 @@
 - what the DNS says (`dns`): `[{institution, findings}]`, the institution null for the appliance itself; a finding is
   `{topic, name, must, says, verdict, advice, record}` (`relay.dns.findings`), its record null or `{name, kind, text,
   zone_line}`.
+- a test letter (`send-test`): `{id, verdict, why, steps}`, the verdict `delivered`, `failed` or `not settled`, a step
+  `{at, what, text}`.
+- the keys of a folder (`dkim rotate`): `{domain, signs, next, retired}`; of the next ones `{selector, name, zone_line,
+  says}`, of the others `{selector, record_until}`.
 - what came of an order (`queue hold` and so on): `{"done": [{id, was, state}], "refused": [{id, why}]}`; what `reprint`
   did has `reprint` as well, the id of the delivery that was made.
 """

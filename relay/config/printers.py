@@ -28,7 +28,7 @@ _LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|\[::1\]")
 Trouble = Literal["paper", "jam", "cover", "supply", "offline", "paused", "other"]
 """What may be wrong with a printer: `offline` is what does not answer, `paused` a queue that somebody has stopped."""
 
-_WITHOUT_QUEUE = {"name", "institution", "mailboxes", "forward_to", "notify"}
+_WITHOUT_QUEUE = {"name", "institution", "mailboxes", "forward_to", "notify", "duplicates"}
 """What may be said of a printer that has no queue."""
 
 TROUBLES: tuple[Trouble, ...] = get_args(Trouble)
@@ -204,6 +204,8 @@ class Printer(Settings):
             return self
         if not self.forward_to:
             raise ValueError("queue is missing, or forward_to for a printer that has an address of its own")
+        if self.duplicates.content:
+            raise ValueError("duplicates.content is for a printer with a queue: by mail a slip is not read")
         for name in sorted(self.model_fields_set - _WITHOUT_QUEUE):
             if getattr(self, name) == type(self).model_fields[name].default:
                 continue

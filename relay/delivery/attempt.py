@@ -126,7 +126,10 @@ class Attempts:
         while True:
             try:
                 if outcome.onward is not None:
-                    await self._store.sort(delivery, outcome, outcome.onward)
+                    for again in await self._store.sort(delivery, outcome, outcome.onward):
+                        self._maillog.duplicate(
+                            delivery.message.queue_id, again.number, printer=again.printer, of=again.of, by="message-id"
+                        )
                     return Made(outcome)
                 if outcome.state is State.DEFERRED and outcome.shut_for is not None:
                     kept = await self._store.put_off(delivery, outcome, time.time() + outcome.shut_for)

@@ -169,8 +169,8 @@ def _mailbox(way: Way) -> Finding:
     relay = "smtp-relay.gmail.com" if way.provider == "Google" else "a connector (MX-NAME.mail.protection.outlook.com)"
     if way.mailbox is None:
         own = way.username or "MAILBOX"
-        advice = f'VERP addresses are refused or replaced: set envelope_from = "{own}", or go by {relay}'
-        return _finding(way, must, f"VERP addresses at {way.envelope}", "wrong", advice)
+        advice = f'other addresses are refused or replaced: set envelope_from = "{own}", or go by {relay}'
+        return _finding(way, must, f"other addresses, at {way.envelope}", "wrong", advice)
     is_same = way.username is not None and way.mailbox.lower() == way.username.lower()
     rights = f"to send as {way.mailbox} and as the From addresses of letters"
     advice = f"{way.username} needs the right {rights}; or go by {relay}"

@@ -47,8 +47,8 @@ class Additional:
 
     recipient: Address
     route: Route
-    is_told: bool = False
-    "Whether it is told when it fails, although it is a copy: a printer's slip is never lost in silence."
+    printer: str = ""
+    """The printer whose own address it is. Such a slip is never lost in silence, copy or not, and goes there once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,7 @@ def _to_printer(config: Config, printer: Printer, because: str) -> Decision:
 
 def _to_own_addresses(config: Config, printer: Printer, because: str) -> tuple[Additional, ...]:
     found = (_by_mail(config, printer.institution, address, because) for address in printer.forward_to)
-    return tuple(replace(each, is_told=True) for each in found)
+    return tuple(replace(each, printer=printer.name) for each in found)
 
 
 def _sorted(institution: str, decision: Decision) -> Route:

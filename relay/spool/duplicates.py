@@ -5,7 +5,8 @@ Does: in one transaction, behind the fence, keeps the name of the job, what the 
 Promises: of two that begin at the same moment, on whatever node, one begins and the other finds it. Only a delivery
 that was printed or that the service still has work with counts: what is held, cancelled, uncertain or corrupt keeps
 no other from being printed. Deliveries of one message never count as each other's duplicates, nor do reprints; an
-uncertain slip that a person has printed again begins whatever there is.
+uncertain slip that a person has printed again begins whatever there is. A slip that goes to a printer's own address by
+mail is known here, too, but by less.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import (
@@ -28,6 +30,7 @@ from sqlalchemy import (
     literal,
     select,
     text,
+    update,
 )
 
 from relay.errors import LeaseLost
@@ -35,9 +38,21 @@ from relay.mail.address import parse_address
 from relay.mail.queue_id import new_queue_id
 from relay.spool import members
 from relay.spool.fence import change
-from relay.spool.records import OPEN, Delivery, Key, Paper, PrintJob, Sameness, State, Twin
+from relay.spool.records import (
+    DUPLICATE,
+    OPEN,
+    Delivery,
+    Key,
+    Message,
+    NewDelivery,
+    Paper,
+    PrintJob,
+    Sameness,
+    State,
+    Twin,
+)
 from relay.spool.schema import deliveries, orders, papers, slips
-from relay.spool.writes import record_job, upsert
+from relay.spool.writes import add_delivery, record_job, upsert
 
 _ONE_BEGINS = 0x736C6971
 """Names a lock of PostgreSQL: no two transactions begin a job at once, or neither would see the other's."""
@@ -102,6 +117,42 @@ def begin_bundle(
     return record_job(connection, node, bundle, job)
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A slip for a printer's own address that was sent there already."""
+
+    number: int
+    printer: str
+    of: str
+    "The delivery that is the same slip, as QUEUE-ID/NUMBER."
+
+
+def add_once(connection: Connection, message: Message, number: int, new: NewDelivery) -> Again | None:
+    """Adds a delivery to a printer's own address; one that is the same slip as another, which went there or is on its
+    way, is added as cancelled, and named.
+
+    The same are messages with one Message-ID, byte for byte: nobody lays this slip out, so nothing else is known of
+    what it says. Should the other one fail in the end, somebody is told of that one.
+    """
+    identity = ""
+    if message.message_id:
+        parts = (message.message_id, parse_address(new.recipient).key, "mail", message.sha256)
+        identity = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+    _one_begins(connection)
+    add_delivery(connection, message.queue_id, number, new, message.received_at)
+    key = message.queue_id, number
+    found = _other(connection, message.queue_id, slips.c.identity == identity, text("identity <> ''"))
+    if not identity or found is None:
+        _put(connection, slips, key, printer=new.once_at, identity=identity, content=message.sha256)
+        return None
+    again = Again(number, new.once_at, f"{found[0]}/{found[1]}")
+    ended: dict[str, Any] = {"state": State.CANCELLED.value, "evidence": DUPLICATE, "duplicate_of": again.of}
+    ended |= {"reason": f"the same slip as {again.of}: it came in again", "settled_at": time.time()}
+    ended |= {"due_at": None, "deadline": None}
+    connection.execute(update(deliveries).where(*_is(deliveries, key)).values(ended))
+    return again
+
+
 def _one_begins(connection: Connection) -> None:
     if connection.dialect.name != "sqlite":
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_ONE_BEGINS})"))
@@ -133,7 +184,7 @@ def _twin(connection: Connection, delivery: Delivery, paper: Paper, identity: st
     if _was_said_to_print_again(connection, delivery.key):
         return None
     if sameness.message_id and identity:
-        found = _other(connection, delivery, slips.c.identity == identity, text("identity <> ''"))
+        found = _other(connection, delivery.message.queue_id, slips.c.identity == identity, text("identity <> ''"))
         if found is not None:
             return _as_twin(found, "message-id")
     if sameness.content:
@@ -142,16 +193,16 @@ def _twin(connection: Connection, delivery: Delivery, paper: Paper, identity: st
             new_queue_id(arrived - sameness.content), new_queue_id(arrived + sameness.content)
         )
         here = slips.c.printer == paper.printer
-        found = _other(connection, delivery, here, slips.c.content == paper.content, near)
+        found = _other(connection, delivery.message.queue_id, here, slips.c.content == paper.content, near)
         if found is not None:
             return _as_twin(found, "content")
     return None
 
 
 def _other(
-    connection: Connection, delivery: Delivery, *same: ColumnElement[bool] | TextClause
+    connection: Connection, queue_id: str, *same: ColumnElement[bool] | TextClause
 ) -> tuple[str, int, str] | None:
-    """Key and state of another delivery that is the same; one that is printed before one that is not yet."""
+    """Key and state of the delivery of another message that is the same; one that is printed before one that is not."""
     query = (
         select(deliveries.c.queue_id, deliveries.c.number, deliveries.c.state)
         .join_from(
@@ -159,7 +210,7 @@ def _other(
             deliveries,
             (deliveries.c.queue_id == slips.c.queue_id) & (deliveries.c.number == slips.c.number),
         )
-        .where(*same, slips.c.queue_id != delivery.message.queue_id)
+        .where(*same, slips.c.queue_id != queue_id)
         .where(deliveries.c.state.in_(_COUNTS), ~_bundle_waits_for_a_person())
         .order_by((deliveries.c.state == State.DELIVERED.value).desc(), deliveries.c.queue_id)
         .limit(1)

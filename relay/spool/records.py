@@ -55,6 +55,9 @@ it when the rules, having read the letter, send the delivery another way.
 """
 
 
+DUPLICATE = "duplicate"
+"""The evidence of a slip that made no paper, since another one is the same."""
+
 AT_ONCE = -1.0
 """When a delivery is due that a person let go, whose attempt was cut off, or that another printer stands in for: before
 all others, and although the hours of its printer are over. What a node only had in its hands is due at 0, before what
@@ -128,6 +131,8 @@ class NewDelivery:
     "Whether a rule lets it come out in one document with others that wait with it."
     is_bundle: bool = False
     "Whether it is such a document: its letters are those of its slips, and not that of its own message."
+    once_at: str = ""
+    "The printer whose own address it goes to by mail, where a slip that is handed in again goes once."
 
 
 @dataclass(frozen=True, slots=True)

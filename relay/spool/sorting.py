@@ -15,14 +15,17 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from relay.spool import members
+from relay.spool.duplicates import Again, add_once
 from relay.spool.fence import change
 from relay.spool.records import AT_ONCE, Delivery, NewDelivery, Onward, Outcome, State
 from relay.spool.schema import deliveries, messages
 from relay.spool.writes import add_delivery, put_attempt, said
 
 
-def sort(connection: Connection, node: str, delivery: Delivery, outcome: Outcome, onward: Onward) -> None:
-    """The rules decided; `outcome` says so. Raises LeaseLost where the fence does not match."""
+def sort(connection: Connection, node: str, delivery: Delivery, outcome: Outcome, onward: Onward) -> list[Again]:
+    """The rules decided; `outcome` says so. Gives the slips among what was added that came a second time, and go
+    nowhere. Raises LeaseLost where the fence does not match.
+    """
     now = time.time()
     if onward.more:
         _lock(connection, delivery.message.queue_id)
@@ -41,7 +44,7 @@ def sort(connection: Connection, node: str, delivery: Delivery, outcome: Outcome
     put_attempt(connection, delivery, outcome, now)
     if delivery.is_bundle and onward.way is not None:
         members.move(connection, delivery, onward.way)
-    _add(connection, delivery, onward.more)
+    return _add(connection, delivery, onward.more)
 
 
 def _values(way: NewDelivery, delivery: Delivery, now: float, *, at_once: bool) -> dict[str, Any]:
@@ -66,9 +69,10 @@ def _lock(connection: Connection, queue_id: str) -> None:
     connection.execute(select(messages.c.queue_id).where(messages.c.queue_id == queue_id).with_for_update())
 
 
-def _add(connection: Connection, delivery: Delivery, more: tuple[NewDelivery, ...]) -> None:
+def _add(connection: Connection, delivery: Delivery, more: tuple[NewDelivery, ...]) -> list[Again]:
+    again: list[Again] = []
     if not more:
-        return
+        return again
     queue_id = delivery.message.queue_id
     of_message = deliveries.c.queue_id == queue_id
     made = select(deliveries.c.recipient, deliveries.c.route).where(of_message, deliveries.c.copy_of == delivery.number)
@@ -78,4 +82,8 @@ def _add(connection: Connection, delivery: Delivery, more: tuple[NewDelivery, ..
         if (each.recipient, each.route) not in known:
             known.add((each.recipient, each.route))
             number += 1
-            add_delivery(connection, queue_id, number, each, delivery.message.received_at)
+            if not each.once_at:
+                add_delivery(connection, queue_id, number, each, delivery.message.received_at)
+            elif (found := add_once(connection, delivery.message, number, each)) is not None:
+                again.append(found)
+    return again

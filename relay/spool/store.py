@@ -27,7 +27,7 @@ from relay.spool.bodies import stored_body, verified
 from relay.spool.bundles import Bundled
 from relay.spool.commit import GroupCommit, T, Work
 from relay.spool.contents import SMALL
-from relay.spool.duplicates import begin_bundle, begin_job, paper_of
+from relay.spool.duplicates import Again, begin_bundle, begin_job, paper_of
 from relay.spool.engine import Place, SpoolLock, in_words, reading_engine, writing_engine
 from relay.spool.records import (
     Delivery,
@@ -280,11 +280,11 @@ class Store:
         # Nobody waits for it: where one message comes after the other it shares the commit of the next one.
         await self._commits.post(work, sum(len(new.content) for new in followups), urgent=False)
 
-    async def sort(self, delivery: Delivery, outcome: Outcome, onward: Onward) -> None:
+    async def sort(self, delivery: Delivery, outcome: Outcome, onward: Onward) -> list[Again]:
         """Records what the rules made of a delivery whose letter they have read: where it goes on, and what is added to
-        its message, in one transaction; and lets go of it.
+        its message, in one transaction; and lets go of it. Gives the slips that came a second time, and go nowhere.
         """
-        await self.write(lambda c: sorting.sort(c, self.node, delivery, outcome, onward))
+        return await self.write(lambda c: sorting.sort(c, self.node, delivery, outcome, onward))
 
     async def put_off(self, delivery: Delivery, outcome: Outcome, retry_at: float) -> Delivery:
         """Records that the attempt was put off, and keeps hold of the delivery; gives it as it is now."""

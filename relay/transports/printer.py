@@ -32,7 +32,19 @@ from relay.routing.calendar import Calendar
 from relay.routing.rules import PRINT
 from relay.slips.pool import RenderPool
 from relay.slips.slip import Occasion, Slip
-from relay.spool.records import Delivery, Key, NewDelivery, Onward, Outcome, Paper, PrintJob, Sameness, State, Twin
+from relay.spool.records import (
+    DUPLICATE,
+    Delivery,
+    Key,
+    NewDelivery,
+    Onward,
+    Outcome,
+    Paper,
+    PrintJob,
+    Sameness,
+    State,
+    Twin,
+)
 from relay.spool.store import Store
 from relay.transports import Limits
 from relay.transports.following import Follower
@@ -45,7 +57,6 @@ MOST_ABORTS = 3
 
 _STATES = {Verdict.PRINTED: State.DELIVERED, Verdict.REFUSED: State.HELD, Verdict.UNCERTAIN: State.UNCERTAIN}
 
-DUPLICATE = "duplicate"
 """The evidence of a slip that was not printed, since it is on paper already under another name."""
 
 LONGEST_WAIT = 15.0

@@ -10,6 +10,7 @@ Known limit: what needs no sorting does not wait for what does; the two may chan
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from relay.config.settings import Config
@@ -74,13 +75,18 @@ class Sorter:
         if decision.route is not None:
             way = self._new(delivery, delivery.recipient, decision.route, delivery.notify, decision)
         # Nobody asked to be told of a copy. What is forwarded is the sender's mail under another name (RFC 3461 5.2.7).
-        more = [
-            self._new(delivery, str(each.recipient), each.route, delivery.notify, None) for each in decision.forwards
+        more = [self._additional(delivery, each, delivery.notify) for each in decision.forwards]
+        more += [
+            self._additional(delivery, each, delivery.notify if each.printer else "NEVER")
+            for each in decision.copies_to
         ]
-        for each in decision.copies_to:
-            notify = delivery.notify if each.is_told else "NEVER"
-            more.append(self._new(delivery, str(each.recipient), each.route, notify, None))
         return Onward(way, tuple(more), at_once=self._released)
+
+    def _additional(self, delivery: Delivery, each: rules.Additional, notify: str) -> NewDelivery:
+        new = self._new(delivery, str(each.recipient), each.route, notify, None)
+        if each.printer and self._config.printer(each.printer).duplicates.message_id:
+            return replace(new, once_at=each.printer)
+        return new
 
     def _new(
         self, delivery: Delivery, recipient: str, route: rules.Route, notify: str, decision: rules.Decision | None

@@ -216,6 +216,26 @@ async def test_slips_go_to_an_address_as_they_came_and_signed(office: Story) -> 
     assert taken.mail_from.endswith("@bounces.lib.example")
 
 
+async def test_a_slip_that_is_handed_in_again_goes_to_the_address_once(office: Story) -> None:
+    slip = samples.request_slip(recipient="branch@print.lib.example")
+    before = len(office.taken_for(OWN))
+    first = await office.submit(slip, "branch@print.lib.example")
+    await office.settled(first)
+    second = await office.submit(slip, "branch@print.lib.example")
+    await until(lambda: len(office.deliveries(second)) == 2, "the second to be sorted")
+    assert [(line.state, line.evidence, line.duplicate_of) for line in office.deliveries(second)] == [
+        ("delivered", "", ""),
+        ("cancelled", "duplicate", f"{first}/1"),
+    ]
+    shown = await run(office, "queue", "show", second)
+    assert f"a duplicate of {first}/1, and no paper of its own" in shown.stdout
+    log = office.appliance.log.read_text(encoding="utf-8")
+    assert f"event=duplicate id={second} delivery=1 printer=branch of={first}/1 by=message-id" in log
+    other = slip.replace(b"Message-ID: <", b"Message-ID: <x")
+    await office.settled(await office.submit(other, "branch@print.lib.example"))
+    assert len(office.taken_for(OWN)) == before + 2
+
+
 async def test_the_desk_hears_of_a_slip_that_its_printer_s_address_does_not_take(office: Story) -> None:
     office.next_hop.refuse_next(550, at="rcpt", text="5.1.1 no printer of that name")
     slip = samples.request_slip(recipient="branch@print.lib.example")

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +249,35 @@ async def test_no_key_is_overwritten(config: Tree, folder: Path) -> None:
     assert read_folder(folder).coming == (coming,)
     other = await run(config, "--begin", "--selector", "other")
     assert "is under way; it ends before another begins" in str(other.exception)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("writes", range(3))
+async def test_a_rotation_that_is_cut_off_leaves_what_signs(
+    config: Tree, folder: Path, dns: DnsServer, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """After each of the writes of its begin: the state, the key, the state again."""
+    left = [writes]
+
+    def cut(method: Callable[..., None]) -> Callable[..., None]:
+        def write(*arguments: object) -> None:
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            method(*arguments)
+
+        return write
+
+    with monkeypatch.context() as patched:
+        for name in ("write", "add"):
+            patched.setattr(KeyFolder, name, cut(getattr(KeyFolder, name)))
+        assert (await run(config, "--begin", "--selector", "new")).exit_code != 3
+    table = DkimKey(domain=ZONE, key_folder=folder)
+    assert [key.selector for key in load_keys(table)] == ["old"]
+    assert (await run(config, "--begin", "--selector", "other")).exit_code == 3
+    publish(dns, folder, "other")
+    assert (await run(config)).exit_code == 0
+    assert [key.selector for key in load_keys(table)] == ["other"]
 
 
 @pytest.mark.asyncio

@@ -261,6 +261,14 @@ async def test_ex_libris_is_recognised(
 
 
 @pytest.mark.asyncio
+async def test_ex_libris_is_recognised_in_the_record_of_the_envelope_domain(tree: Tree, tmp_path: Path) -> None:
+    zone = {BOUNCES: (f"v=spf1 ip4:192.0.2.25 include:{EX_LIBRIS} -all",)}
+    code, findings = await look({**CLOUD, **zone}, tree, tmp_path)
+    (found,) = [each for each in findings if each["must"].startswith("no include of Ex Libris")]
+    assert (code, found["name"]) == (0, "bounces.lib.example")
+
+
+@pytest.mark.asyncio
 async def test_records_that_include_each_other_end(tree: Tree, tmp_path: Path) -> None:
     zone = {FROM: (f"v=spf1 ip4:192.0.2.25 include:lib.example include:{EX_LIBRIS} -all",)}
     _, findings = await look({**CLOUD, **zone}, tree, tmp_path)

@@ -202,7 +202,7 @@ def test_a_printer_without_a_queue_has_no_notices_and_no_reprints(make: Make) ->
         ({"copies": 2}, "printers[2].copies ('branch'): is unknown"),
         ({"hours": {"mon": ["08:00-12:00"]}}, "hours is for a printer with a queue"),
         ({"profile": "a4"}, "profile is for a printer with a queue"),
-        ({"duplicates": {"content": "10m"}}, "duplicates is for a printer with a queue"),
+        ({"duplicates": {"content": "10m"}}, "duplicates.content is for a printer with a queue"),
         ({"queue": "branch"}, "profile is missing"),
         (
             {"forward_to": ["desk@print.lib.example"]},

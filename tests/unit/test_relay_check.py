@@ -146,7 +146,7 @@ async def test_a_mailbox_at_microsoft(ask: Callable[..., Any], tree: Tree, tmp_p
     login = {"username": "library@lib.example", "password": {"file": str(secret)}}
     must = "the Envelope-From is the mailbox that logs in"
     found = await ask(OFFICE | login)
-    assert found[must][:2] == ("wrong", "VERP addresses at bounces.lib.example")
+    assert found[must][:2] == ("wrong", "other addresses, at bounces.lib.example")
     assert 'set envelope_from = "library@lib.example"' in found[must][2]
     assert found["a login by XOAUTH2"][:2] == ("warn", "a password")
     del tree["institutions"][0]["bounce_domain"]

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select, text, update
 
 from relay.errors import LeaseLost, SpoolError
 from relay.spool import sorting, writes
@@ -55,6 +55,58 @@ def outcome(onward: Onward) -> Outcome:
 
 async def sort(store: Store, delivery: Delivery, onward: Onward) -> None:
     await store.sort(delivery, outcome(onward), onward)
+
+
+def mailed(delivery: Delivery, address: str = "p@eprint.example") -> NewDelivery:
+    return replace(copy(delivery, address, "default"), once_at="branch")
+
+
+async def stood(store: Store, *deliveries_: Delivery) -> list[tuple[str, str, str]]:
+    """State, evidence and twin of what was added to the messages of deliveries."""
+    lines = await asyncio.to_thread(list_deliveries, store.place)
+    names = [each.message.queue_id for each in deliveries_]
+    added = [line for line in lines if line.queue_id in names and line.number > 0]
+    return [(line.state, line.evidence, line.duplicate_of) for line in added]
+
+
+async def test_a_slip_goes_to_a_printer_s_address_once(store: Store) -> None:
+    """The same message, byte for byte, with its Message-ID, handed in twice; and what only looks like it."""
+    new = new_message(CONTENT, ("desk@print.lib.example", SORT))
+
+    async def again(**changed: object) -> Delivery:
+        queue_id = new_message(b"").message.queue_id
+        message = replace(new.message, queue_id=queue_id, **changed)  # type: ignore[arg-type]
+        (delivery,) = await store.accept(replace(new, message=message), [time.time() + 60])
+        return delivery
+
+    first, second = await again(), await again()
+    both = Onward(None, (mailed(first), mailed(first, "q@eprint.example")))
+    assert await store.sort(first, outcome(both), both) == []
+    only = Onward(None, (mailed(second),))
+    (found,) = await store.sort(second, outcome(only), only)
+    assert (found.number, found.printer, found.of) == (1, "branch", f"{first.message.queue_id}/1")
+    assert await stood(store, first) == [("queued", "", "")] * 2
+    assert await stood(store, second) == [("cancelled", "duplicate", f"{first}"[:-1] + "1")]
+
+    for changed in ({"message_id": "<other@x>"}, {"message_id": ""}, {"sha256": "0" * 64}):
+        other = await again(**changed)
+        assert await store.sort(other, outcome(only), Onward(None, (mailed(other),))) == []
+    elsewhere = await again()
+    assert await store.sort(elsewhere, outcome(only), Onward(None, (mailed(elsewhere, "r@eprint.example"),))) == []
+
+
+async def test_a_slip_that_did_not_reach_the_address_keeps_no_other_back(store: Store) -> None:
+    new = new_message(CONTENT, ("desk@print.lib.example", SORT))
+    (first,) = await store.accept(new, [time.time() + 60])
+    onward = Onward(None, (mailed(first),))
+    await store.sort(first, outcome(onward), onward)
+    await store.write(
+        lambda c: c.execute(update(deliveries).where(deliveries.c.number == 1).values(state=State.FAILED.value))
+    )
+    message = replace(new.message, queue_id=new_message(b"").message.queue_id)
+    (second,) = await store.accept(replace(new, message=message), [time.time() + 60])
+    assert await store.sort(second, outcome(onward), onward) == []
+    assert await stood(store, second) == [("queued", "", "")]
 
 
 async def test_a_sorted_delivery_waits_for_its_new_way_with_all_that_the_rule_said(store: Store) -> None:
