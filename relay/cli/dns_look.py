@@ -10,7 +10,7 @@ from relay.config.settings import Config
 from relay.dns.answers import Answers
 from relay.dns.dkim_record import check_key
 from relay.dns.dmarc_check import Sent, check_dmarc
-from relay.dns.findings import Finding
+from relay.dns.findings import Finding, Verdict
 from relay.dns.hosts_check import check_bounce_mx, check_name
 from relay.dns.resolver import Resolver
 from relay.dns.spf_check import Senders, check_ex_libris, check_spf, senders_of
@@ -19,6 +19,14 @@ from relay.dns.sts_fetch import PolicyFetcher
 from relay.errors import DnsError, NoSuchDomain, SpfError
 from relay.mail.address import ascii_domain, parse_address
 from relay.outgoing.keys import load_key
+
+_KEPT: tuple[str, str, Verdict, str] = (
+    "an Envelope-From of its own",
+    "the senders' own is kept, and SPF is judged by their domains",
+    "warn",
+    'envelope_from = "verp", or a fixed mailbox, makes it the institution\'s, so that SPF aligns',
+)
+"""What is found where nobody knows the domain beforehand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +53,13 @@ async def _of_institution(config: Config, institution: Institution, answers: Ans
         advice = "slip-relay dkim keygen makes a key; name it in [[institutions.dkim]]"
         findings.append(Finding("dkim", institution.domains[0], "a key", "no key: letters go unsigned", "warn", advice))
     domain, is_ours = _envelope_domain(institution), institution.envelope_from == "verp"
-    if domain is None:
-        return [*findings, *await _without_envelope(institution, answers)]
-    senders = await _senders(config, _hops(config, institution), answers, domain)
-    if isinstance(senders, Finding):
-        findings.append(senders)
-    else:
-        findings.append(await check_spf(answers, domain, senders, is_ours=is_ours))
+    findings += await _spf(config, institution, answers)
     sent = Sent(domain, tuple(ascii_domain(key.domain) for key in institution.dkim))
     for each in map(ascii_domain, institution.domains):
         findings += await check_dmarc(answers, each, sent)
         if each != domain and (advised := await check_ex_libris(answers, each)) is not None:
             findings.append(advised)
-    if is_ours:
+    if is_ours and domain is not None:
         findings.append(await check_bounce_mx(answers, domain))
     return findings + await _of_transport(config, institution, domain if is_ours else None, answers)
 
@@ -76,20 +78,28 @@ async def _of_transport(
     return findings
 
 
-async def _without_envelope(institution: Institution, answers: Answers) -> list[Finding]:
-    """What can be asked where the Envelope-From is the sender's own: nobody knows its domain beforehand."""
-    must, says = "an Envelope-From of its own", "the senders' own is kept, and SPF is judged by their domains"
-    advice = 'envelope_from = "verp" or a fixed mailbox makes it the institution\'s, so that SPF aligns'
-    findings = [Finding("spf", institution.domains[0], must, says, "warn", advice)]
-    sent = Sent(None, tuple(ascii_domain(key.domain) for key in institution.dkim))
-    for each in map(ascii_domain, institution.domains):
-        findings += await check_dmarc(answers, each, sent)
+async def _spf(config: Config, institution: Institution, answers: Answers) -> list[Finding]:
+    """SPF of each domain that stands in an Envelope-From of an institution's mail, for the hosts that it leaves by."""
+    by_domain: dict[str | None, list[NextHop]] = {}
+    for hop in config.hops_of(institution):
+        by_domain.setdefault(_envelope_domain(institution.sending(hop.rewriting)), []).append(hop)
+    findings = []
+    for domain, hops in by_domain.items():
+        if domain is None:
+            findings.append(Finding("spf", institution.domains[0], *_KEPT))
+            continue
+        senders = await _senders(config, hops, answers, domain)
+        if isinstance(senders, Finding):
+            findings.append(senders)
+        else:
+            is_ours = institution.envelope_from == "verp" and domain == _envelope_domain(institution)
+            findings.append(await check_spf(answers, domain, senders, is_ours=is_ours))
     return findings
 
 
 async def _of_appliance(config: Config, answers: Answers) -> list[Finding]:
     """What is asked of the name and the addresses of the appliance, where it sends mail to the world itself."""
-    used = [hop for institution in config.institutions for hop in _hops(config, institution)]
+    used = [hop for institution in config.institutions for hop in config.hops_of(institution)]
     direct = [hop for hop in dict.fromkeys(each.name for each in used) if config.next_hop(hop).goes_by_mx]
     if not direct:
         return []
@@ -128,13 +138,6 @@ def _sends_from(hop: NextHop) -> tuple[str, ...]:
 def _sending_hosts(config: Config, hop: NextHop) -> list[str]:
     """Whose addresses count where nothing else is said."""
     return list(dict.fromkeys(host for host, _ in hop.smarthosts)) or [ascii_domain(config.server.hostname)]
-
-
-def _hops(config: Config, institution: Institution) -> list[NextHop]:
-    """The next hops that the letters of an institution may go by: its own, and those that rules choose."""
-    by_rules = [rule for rule in config.rules if rule.institution in (None, institution.name)]
-    names = [institution.next_hop or "default", *(rule.next_hop for rule in by_rules)]
-    return [config.next_hop(name) for name in dict.fromkeys(names) if name is not None]
 
 
 def _envelope_domain(institution: Institution) -> str | None:
