@@ -12,7 +12,7 @@ from relay.dns.answers import Answers
 from relay.dns.dkim_record import check_key
 from relay.dns.dmarc_check import Sent, check_dmarc
 from relay.dns.ex_libris import check_ex_libris
-from relay.dns.findings import Finding
+from relay.dns.findings import Finding, Verdict
 from relay.dns.hosts_check import check_bounce_mx, check_name
 from relay.dns.resolver import Resolver
 from relay.dns.spf_check import Senders, check_from_spf, check_spf, senders_of
@@ -22,6 +22,14 @@ from relay.errors import DnsError, NoSuchDomain, SpfError
 from relay.mail.address import ascii_domain, parse_address
 from relay.outgoing.key_folder import read_folder
 from relay.outgoing.keys import load_keys
+
+_KEPT: tuple[str, str, Verdict, str] = (
+    "an Envelope-From of its own",
+    "the senders' own is kept, and SPF is judged by their domains",
+    "warn",
+    'envelope_from = "verp", or a fixed mailbox, makes it the institution\'s, so that SPF aligns',
+)
+"""What is found where nobody knows the domain beforehand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +58,56 @@ async def _of_institution(config: Config, institution: Institution, answers: Ans
         advice = "slip-relay dkim keygen makes a key; name it in [[institutions.dkim]]"
         findings.append(Finding("dkim", institution.domains[0], "a key", "no key: letters go unsigned", "warn", advice))
     domains = [ascii_domain(each) for each in institution.domains]
+    envelopes = _envelopes(config, institution)
+    findings += await _spf(config, institution, envelopes, answers)
     domain, is_ours = _envelope_domain(institution), institution.envelope_from == "verp"
-    hops = _hops(config, institution)
-    senders = await _senders(config, hops, answers, domain or domains[0])
-    if domain is None:
-        findings.append(_kept_envelope(domains[0]))
-    if isinstance(senders, Finding):
-        findings.append(senders)
-    else:
-        if domain is not None:
-            findings.append(await check_spf(answers, domain, senders, is_ours=is_ours))
-        findings += [await check_from_spf(answers, each, senders) for each in domains if each != domain]
     sent = Sent(domain, tuple(ascii_domain(key.domain) for key in institution.dkim))
     for each in domains:
         findings += await check_dmarc(answers, each, sent)
-    for each in _and_parents([domain, *domains] if domain is not None else domains):
+    for each in _and_parents([*(each for each in envelopes if each is not None), *domains]):
         if (advised := await check_ex_libris(answers, each)) is not None:
             findings.append(advised)
-    if domain is not None:
-        for hop in hops:
-            findings += await relay_findings(config, institution, hop, domain, answers)
+    for used, hops in envelopes.items():
+        if used is not None:
+            for hop in hops:
+                findings += await relay_findings(config, institution.sending(hop.rewriting), hop, used, answers)
     if domain is not None and is_ours:
         findings.append(await check_bounce_mx(answers, domain))
     return findings + await _of_transport(config, institution, domain if is_ours else None, answers)
+
+
+def _envelopes(config: Config, institution: Institution) -> dict[str | None, list[NextHop]]:
+    """The next hops that an institution's letters may go by, by the domain of the Envelope-From there."""
+    found: dict[str | None, list[NextHop]] = {}
+    for hop in config.hops_of(institution):
+        found.setdefault(_envelope_domain(institution.sending(hop.rewriting)), []).append(hop)
+    return found
+
+
+async def _spf(
+    config: Config, institution: Institution, envelopes: dict[str | None, list[NextHop]], answers: Answers
+) -> list[Finding]:
+    """SPF of each domain that stands in an Envelope-From of an institution's mail, for the hosts that it leaves by,
+    and of its From domains for all of them.
+    """
+    domains = [ascii_domain(each) for each in institution.domains]
+    findings = []
+    for domain, hops in envelopes.items():
+        if domain is None:
+            findings.append(Finding("spf", domains[0], *_KEPT))
+            continue
+        senders = await _senders(config, hops, answers, domain)
+        if isinstance(senders, Finding):
+            findings.append(senders)
+        else:
+            is_ours = institution.envelope_from == "verp" and domain == _envelope_domain(institution)
+            findings.append(await check_spf(answers, domain, senders, is_ours=is_ours))
+    senders = await _senders(config, config.hops_of(institution), answers, domains[0])
+    if not isinstance(senders, Finding):
+        findings += [await check_from_spf(answers, each, senders) for each in domains if each not in envelopes]
+    elif None in envelopes:
+        findings.append(senders)
+    return findings
 
 
 async def _of_transport(
@@ -103,16 +138,9 @@ async def _next_keys(table: DkimKey, answers: Answers) -> list[Finding]:
     return findings
 
 
-def _kept_envelope(name: str) -> Finding:
-    """Nobody knows beforehand by which domain SPF is judged."""
-    must, says = "an Envelope-From of its own", "the senders' own is kept, and SPF is judged by their domains"
-    advice = 'envelope_from = "verp" or a fixed mailbox makes it the institution\'s, so that SPF aligns'
-    return Finding("spf", name, must, says, "warn", advice)
-
-
 async def _of_appliance(config: Config, answers: Answers) -> list[Finding]:
     """What is asked of the name and the addresses of the appliance, where it sends mail to the world itself."""
-    used = [hop for institution in config.institutions for hop in _hops(config, institution)]
+    used = [hop for institution in config.institutions for hop in config.hops_of(institution)]
     direct = [hop for hop in dict.fromkeys(each.name for each in used) if config.next_hop(hop).goes_by_mx]
     if not direct:
         return []
@@ -157,13 +185,6 @@ def _and_parents(domains: list[str]) -> list[str]:
     """Domains, and those above them: letters may have been sent in the name of the university before."""
     parents = (each.split(".", depth)[depth] for each in domains for depth in range(1, each.count(".")))
     return list(dict.fromkeys([*domains, *parents]))
-
-
-def _hops(config: Config, institution: Institution) -> list[NextHop]:
-    """The next hops that the letters of an institution may go by: its own, and those that rules choose."""
-    by_rules = [rule for rule in config.rules if rule.institution in (None, institution.name)]
-    names = [institution.next_hop or "default", *(rule.next_hop for rule in by_rules)]
-    return [config.next_hop(name) for name in dict.fromkeys(names) if name is not None]
 
 
 def _envelope_domain(institution: Institution) -> str | None:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from relay.config.kinds import Domain, Duration, Mailbox, Name, Settings, is_file, is_folder, mailbox
+from relay.config.rewriting import KEEP, Convert, Rewriting, envelope_mailbox
 from relay.config.rules import Pattern
 
 Language = Literal["de", "en", "es", "fr", "it", "nl"]
@@ -86,11 +87,8 @@ class Institution(Settings):
     "The From address of letters that are rewritten; in one of its domains."
     from_name: Annotated[str, Field(min_length=1, max_length=200)] = "{name} via Library"
     "The name before that address; `{name}` is the one that was there, or the part of the old address before the @."
-    convert: Literal["as-needed", "always", "unsigned", "never"] = "as-needed"
-    """Whether 8-bit text, and UTF-8 in a header, is converted before a letter is signed: where the next hop takes none
-    of it; always, so that no host after it has to; `unsigned`, as needed and only where no signature that the letter
-    brought breaks by it; or never. What is not converted fails at a next hop that does not take it.
-    """
+    convert: Convert = "as-needed"
+    "Which letters are converted before they are signed."
     next_hop: Name | None = None
     "Next hop for its mail; without it, the next hop of that name `default`."
     dsn_to: str = "sender"
@@ -123,8 +121,8 @@ class Institution(Settings):
         if self.envelope_from == "verp":
             if self.bounce_domain is None:
                 raise ValueError('envelope_from = "verp" needs a bounce_domain')
-        elif self.envelope_from != "keep" and not mailbox(self.envelope_from).isascii():
-            raise ValueError("envelope_from has to be ASCII: not every host takes internationalised mail")
+        elif self.envelope_from != KEEP:
+            envelope_mailbox(self.envelope_from)
         if self.dsn_to not in ("sender", "nobody"):
             mailbox(self.dsn_to)
         for key in self.dkim:
@@ -146,6 +144,10 @@ class Institution(Settings):
         if re.search(r"[{}]", self.from_name.replace("{name}", "", 1)) or not self.from_name.isprintable():
             raise ValueError('from_name is text with {name} once at most, as in "{name} via Library"')
         return self
+
+    def sending(self, rewriting: Rewriting) -> Institution:
+        """Its settings for mail by a next hop that rewrites in this way."""
+        return self.model_copy(update=own) if (own := rewriting.own) else self
 
     def owns(self, domain: str) -> bool:
         """Whether a domain is one of its own, or lies under one."""

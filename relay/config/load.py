@@ -218,6 +218,11 @@ def _contradictions(config: Config) -> Iterator[tuple[Place, str]]:
         if told not in ("sender", "nobody") and config.printer_for(parse_address(told)) is not None:
             yield ("institutions", i, "dsn_to"), f"{told} stands for a printer: name a mailbox that is read"
         yield from _printed_notices(config, "institutions", i, institution.notify)
+    for i, next_hop in enumerate(config.next_hops):
+        for institution in config.institutions if next_hop.rewriting.header_from == "rewrite" else ():
+            if institution.from_mailbox is None and next_hop in config.hops_of(institution):
+                place = ("next_hops", i, "rewriting", "header_from")
+                yield place, f"the institution {institution.name} has no from_mailbox to rewrite From to"
     for i, source in enumerate(config.sources):
         for name in source.institutions:
             if name not in institutions:

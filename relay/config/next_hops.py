@@ -23,6 +23,7 @@ from relay.config.kinds import (
     is_file,
     one_or_more,
 )
+from relay.config.rewriting import Rewriting
 
 RESERVED_ROUTES = ("print", "returned", "discard", "hold")
 
@@ -146,6 +147,8 @@ class NextHop(Settings):
     "A host that can't be reached is asked with one message at growing intervals, at the longest this one."
     retry: Retry = Retry()
     "Other times than those of [delivery]."
+    rewriting: Rewriting = Rewriting()
+    "Other ways to rewrite its mail than those of the institution."
     timeout: Duration = 60.0
     "Longest wait for a connection or an answer."
     data_timeout: Duration = 600.0

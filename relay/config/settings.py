@@ -221,6 +221,12 @@ class Config(Settings):
         """The institution of that name; KeyError when there is none."""
         return _by_name(self.institutions, name)
 
+    def hops_of(self, institution: Institution) -> list[NextHop]:
+        """The next hops that letters of an institution may go by: its own, and those that rules choose."""
+        by_rules = [rule for rule in self.rules if rule.institution in (None, institution.name)]
+        names = {institution.next_hop or "default", *(rule.next_hop for rule in by_rules)}
+        return [hop for hop in self.next_hops if hop.name in names]
+
     def next_hop(self, name: str) -> NextHop:
         """The next hop of that name; KeyError when there is none."""
         return _by_name(self.next_hops, name)

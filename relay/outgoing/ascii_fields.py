@@ -65,18 +65,21 @@ def folded(piece: bytes) -> bytes:
     """A field with its lines folded where they are too long for hosts, as far as it has white space there (RFC 5322
     2.2.3). Relaxed canonicalisation takes no notice of it (RFC 6376 3.4.2).
     """
-    return b"\r\n".join(_folded_line(line) for line in piece.split(b"\r\n"))
+    label, colon, value = piece.partition(b":")
+    first, *lines = value.split(b"\r\n")
+    whole = [_folded_line(first, LONGEST_LINE - len(label) - 1), *(_folded_line(line, LONGEST_LINE) for line in lines)]
+    return label + colon + b"\r\n".join(whole)
 
 
-def _folded_line(line: bytes) -> bytes:
+def _folded_line(line: bytes, room: int) -> bytes:
+    """A line with no more than `room` octets before its first fold; one word, or white space, stays as it is."""
     done = b""
-    while len(line) > LONGEST_LINE:
-        cut = max(line.rfind(b" ", 1, LONGEST_LINE), line.rfind(b"\t", 1, LONGEST_LINE))
-        before = line[:cut].strip()
-        if cut < 0 or not before or before.endswith(b":") or not line[cut:].strip():
-            break  # one word, or white space
+    while len(line) > room > 0:
+        cut = max(line.rfind(b" ", 1, room), line.rfind(b"\t", 1, room))
+        if cut < 0 or not line[:cut].strip() or not line[cut:].strip():
+            break
         done += line[:cut] + b"\r\n"
-        line = line[cut:]
+        line, room = line[cut:], LONGEST_LINE
     return done + line
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
+from relay.config.institutions import Institution
 from relay.config.settings import Config
 from relay.errors import AddressError
 from relay.mail import headers
@@ -69,6 +70,7 @@ class Assembler:
         self._config = config
         self._signer = signer
         self._maillog = maillog
+        self._sending: dict[tuple[str, str], Institution] = {}
         secret = config.server.secret
         self._verp_key = secret.reveal().encode() if secret else b""
 
@@ -80,7 +82,7 @@ class Assembler:
         not take it in any form.
         """
         message = delivery.message
-        institution = self._config.institution(message.institution)
+        institution = self._institution(message.institution, delivery.route)
         hostname = self._config.server.hostname
         sender = reverse_path(delivery, institution, self._verp_key)
         section = headers.section(content)
@@ -109,6 +111,15 @@ class Assembler:
             notify=delivery.notify,
             orcpt=delivery.orcpt,
         )
+
+    def _institution(self, name: str, route: str) -> Institution:
+        """The settings of an institution for mail by a next hop."""
+        found = self._sending.get((name, route))
+        if found is None:
+            found = self._config.institution(name)
+            hops = [hop for hop in self._config.next_hops if hop.name == route]
+            self._sending[name, route] = found = found.sending(hops[0].rewriting) if hops else found
+        return found
 
     def _say_what_breaks(self, delivery: Delivery, section: bytes, form: Form) -> None:
         """Tells the log of each signature that is not good any more, and of the rules that broke it."""

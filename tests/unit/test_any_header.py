@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from relay.bounces.notify import Notifier
 from relay.config.settings import Config, Intake
-from relay.errors import HeaderError, Refusal
+from relay.errors import HeaderError, Refusal, Unconvertible
 from relay.intake.staging import Arrived, Staging
 from relay.mail import headers
 from relay.mail.status import Reply
@@ -75,7 +75,13 @@ def config(tmp_path_factory: pytest.TempPathFactory, private: rsa.RSAPrivateKey)
     folder: Path = tmp_path_factory.mktemp("key")
     (folder / "key.pem").write_bytes(pem(private))
     key = {"domain": "lib.example", "selector": "s1", "key_file": str(folder / "key.pem")}
-    demo = {"name": "demo", "domains": ["lib.example"], "envelope_from": "bounces@lib.example", "dkim": [key]}
+    demo = {
+        "name": "demo",
+        "domains": ["lib.example"],
+        "envelope_from": "bounces@lib.example",
+        "convert": "never",
+        "dkim": [key],
+    }
     return Config.model_validate(
         {
             "server": {"hostname": "relay.lib.example"},
@@ -135,9 +141,28 @@ def test_it_is_refused_or_sent_as_it_came_and_well_signed(
     header, body = headers.split(mail.content)
     readable = re.sub(rb"(?m)^([!-9;-~]+)[ \t]+:", rb"\1:", header) + b"\r\n" + body
     assert dkim.verify(readable, minkey=1024, dnsfunc=lambda name, timeout=5: record)
+    assert_less_is_as_good(config, delivery, content, record)
     for ret in ("FULL", "HDRS"):
         asked = replace(delivery, message=replace(letter, ret=ret))
         dsn = Notifier(config).about(asked, REFUSED, content)
         assert dsn is not None
         assert dsn.content.count(b"\r") == dsn.content.count(b"\n") == dsn.content.count(b"\r\n")
         assert b"\0" not in dsn.content
+
+
+def assert_less_is_as_good(config: Config, delivery: Delivery, content: bytes, record: bytes) -> None:
+    """For a host without extensions it is converted, well signed, or refused with a reason; rewritten, too."""
+    demo = config.institutions[0].model_copy(update={"convert": "as-needed"})
+    changed = {"header_from": "rewrite", "from_mailbox": "library@elsewhere.example", "domains": ("elsewhere.example",)}
+    for institution in (demo, demo.model_copy(update=changed)):
+        own = config.model_copy(update={"institutions": (institution,)})
+        try:
+            mail = Assembler(own, Signer(own.institutions), MailLog()).assemble(delivery, content, frozenset())
+        except Unconvertible:
+            continue
+        assert mail.content.isascii()
+        assert mail.size == len(mail.content)
+        header, body = headers.split(mail.content)
+        readable = re.sub(rb"(?m)^([!-9;-~]+)[ \t]+:", rb"\1:", header) + b"\r\n" + body
+        assert dkim.verify(readable, minkey=1024, dnsfunc=lambda name, timeout=5: record)
+        assert headers.from_domains(header) in (["elsewhere.example"], ["lib.example"])

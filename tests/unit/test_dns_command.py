@@ -186,6 +186,19 @@ async def test_an_envelope_that_is_kept_has_no_domain_to_judge_and_only_dkim_ali
     assert "mx" not in verdicts
 
 
+async def test_a_next_hop_with_an_envelope_of_its_own_is_judged_by_that(
+    config: Tree, tmp_path: Path, dns: DnsServer
+) -> None:
+    campus = {"name": "campus", "host": "smtp.campus.example", "sends_from": ["198.51.100.7"]}
+    config["next_hops"].append(campus | {"rewriting": {"envelope_from": "library@mail.lib.example"}})
+    config["rules"] = [{"name": "staff", "recipient": "*@campus.example", "next_hop": "campus"}]
+    dns.add("mail.lib.example", "TXT", "v=spf1 ip4:198.51.100.1 ~all")
+    assert (await found(config, tmp_path))[0] == 1
+    dns.remove("mail.lib.example")
+    dns.add("mail.lib.example", "TXT", "v=spf1 ip4:198.51.100.7 ~all")
+    assert (await found(config, tmp_path))[0] == 0
+
+
 async def test_behind_a_smarthost_its_addresses_count_and_not_our_name(
     config: Tree, tmp_path: Path, dns: DnsServer
 ) -> None:

@@ -316,3 +316,26 @@ def test_an_envelope_from_that_is_kept_is_the_senders(make: Callable[..., Assemb
     assert mail.reverse_path == parse_address(sender)
     assert mail.smtputf8 is not sender.isascii()
     assert kept.assemble(to_deliver(content, reverse_path=None), content).reverse_path is None
+
+
+def test_a_next_hop_may_rewrite_otherwise_than_the_institution(make_config: Callable[..., Config]) -> None:
+    rewriting = {"envelope_from": "desk@lib.example", "header_from": "rewrite", "convert": "always"}
+    hops = [
+        {"name": "default", "host": "smtp.lib.example"},
+        {"name": "other", "host": "smtp.other.example", "rewriting": rewriting},
+        {"name": "kept", "host": "smtp.kept.example", "rewriting": {"envelope_from": "keep"}},
+    ]
+    config = make_config(institutions=[DEMO | {"from_mailbox": "library@lib.example"}], next_hops=hops)
+    assembler = Assembler(config, Signer(config.institutions), MailLog())
+    content = "From: A <a@vendor.example>\r\n\r\nüber\r\n".encode()
+    sender = "alma@exlibrisgroup.example"
+    found = {}
+    for route in ("default", "other", "kept"):
+        delivery = replace(to_deliver(content, reverse_path=sender), route=route)
+        mail = assembler.assemble(delivery, content)
+        found[route] = (str(mail.reverse_path), headers.from_domains(headers.section(mail.content)), mail.is_converted)
+    assert found == {
+        "default": ("bounces@lib.example", ["vendor.example"], False),
+        "other": ("desk@lib.example", ["lib.example"], True),
+        "kept": (sender, ["vendor.example"], False),
+    }

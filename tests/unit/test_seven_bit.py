@@ -255,6 +255,16 @@ def test_a_long_header_line_is_folded_where_it_has_space(space: bytes) -> None:
     assert [(change.what, change.is_folding) for change in made.changes] == [("x-long", True)]
 
 
+@pytest.mark.parametrize(
+    "field", [b"Subject :" + b"w" * 1100, b"X :  " + b"w" * 1100, b"X:" + b" " * 1100, b"X" * 999 + b": a b"]
+)
+def test_a_long_line_that_can_not_be_folded_stays(field: bytes) -> None:
+    content = letter(b"text/plain", b"x", header=HEADER + field + b"\r\n")
+    made = run(content)
+    assert made.message == content
+    assert made.changes == ()
+
+
 PIECES = st.lists(
     st.sampled_from(
         [b"\r\n", b" ", b"\t", b".", b"=", b"text", "ß".encode(), b"\xff", b"x" * 100, b"--b", b"--b--", b"From "]
