@@ -91,7 +91,7 @@ class SmtpTransport:
     async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
         """Sends the delivery to the first smarthost, or MX host, that can be reached."""
         recipient = parse_address(delivery.recipient)
-        wish = _wish(delivery.message, content)
+        wish = self._wish(delivery.message, content)
         try:
             targets = await self._targets.of(recipient, wish)
         except NullMx as error:
@@ -115,6 +115,16 @@ class SmtpTransport:
         """Ends the kept sessions."""
         self._targets.close()
         await self._pool.close()
+
+    def _wish(self, message: Message, content: bytes) -> Wish:
+        """What the sender says about TLS. A DSN leaves whatever a host promises: nobody would be told that it did not
+        (RFC 8689 5).
+        """
+        if message.requiretls:
+            return Wish.REQUIRED if message.reverse_path is not None else Wish.NONE
+        if self._hop.goes_by_mx and headers.tls_is_unimportant(headers.section(content)):
+            return Wish.UNIMPORTANT
+        return Wish.NONE
 
     async def _send(self, letter: Letter, domain: str, wish: Wish, targets: Sequence[Target]) -> Outcome:
         """Sends it to the first target that takes part in a transaction; what is said of it is the outcome."""
@@ -307,15 +317,6 @@ def _commands(mail: OutgoingMail, offers: frozenset[str]) -> tuple[bytes, bytes,
         from_ += _words(RET=mail.ret, ENVID=mail.envid)
         to += _words(NOTIFY=mail.notify, ORCPT=mail.orcpt)
     return b" ".join(from_) + b"\r\n", b" ".join(to) + b"\r\n", b"DATA\r\n"
-
-
-def _wish(message: Message, content: bytes) -> Wish:
-    """What the sender says about TLS. A DSN is sent whatever a host promises, for nobody would be told of it (RFC 8689
-    5).
-    """
-    if message.requiretls:
-        return Wish.REQUIRED if message.reverse_path is not None else Wish.NONE
-    return Wish.UNIMPORTANT if headers.tls_is_unimportant(headers.section(content)) else Wish.NONE
 
 
 def _expected(code: int, reply: Reply) -> Reply:
