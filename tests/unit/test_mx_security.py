@@ -326,8 +326,11 @@ async def test_below_a_trust_anchor_name_date_and_signature_count(
         assert outcome.state is State.DELIVERED
 
 
-async def test_what_is_no_authority_signs_nothing(world: World) -> None:
-    between = certificates.make(world.folder, "between.example", signed_by=world.authority)
+@pytest.mark.parametrize(("is_authority", "signs"), [(False, None), (True, False)])
+async def test_what_is_no_authority_signs_nothing(world: World, is_authority: bool, signs: bool | None) -> None:
+    between = certificates.make(
+        world.folder, "between.example", signed_by=world.authority, is_authority=is_authority, signs=signs
+    )
     made = certificates.make(world.folder, FIRST, signed_by=between)
     with made.certificate.open("ab") as file:
         file.write(between.certificate.read_bytes() + world.authority.certificate.read_bytes())
@@ -339,7 +342,7 @@ async def test_what_is_no_authority_signs_nothing(world: World) -> None:
 
 
 async def test_an_authority_below_the_topmost_may_be_the_anchor(world: World) -> None:
-    between = certificates.make(world.folder, "between", signed_by=world.authority, is_authority=True)
+    between = certificates.make(world.folder, "between", signed_by=world.authority, is_authority=True, signs=True)
     made = certificates.make(world.folder, FIRST, signed_by=between)
     with made.certificate.open("ab") as file:
         file.write(between.certificate.read_bytes())
