@@ -23,6 +23,7 @@
     +-- CredentialsMissing     a token or a client certificate for a next hop can't be had; the mail waits
     +-- OrderError             an operator's order can't be carried out, or did not reach the service
     +-- Interrupted            the service stops in the middle of a wait; the next start goes on from there
+    +-- NoSecureWay            mail that may go over verified TLS only has no such way; final
     +-- DnsError               a look-up gave no usable answer
         +-- NoSuchDomain       the name does not exist, or says that it takes no mail
         |   +-- NullMx         it says that it takes no mail
@@ -162,6 +163,10 @@ class NoService(OrderError):
 
 class Interrupted(RelayError):
     """The service stops. The delivery stays as it is, and the next start goes on from there."""
+
+
+class NoSecureWay(RelayError):
+    """Mail that may go over verified TLS only (RFC 8689) has no such way, and would not have one later."""
 
 
 class DnsError(RelayError):

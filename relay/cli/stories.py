@@ -27,6 +27,7 @@ def tell(history: MessageHistory, waiting: Waiting) -> None:
             f"source {message.source}, institution {message.institution}"
         )
     asked = "".join(f"  {name}={value}" for name, value in (("RET", message.ret), ("ENVID", message.envid)) if value)
+    asked += "  REQUIRETLS" if message.requiretls else ""
     _line(f"reverse-path <{message.reverse_path or ''}>{asked}")
     for delivery in history.deliveries:
         click.echo()

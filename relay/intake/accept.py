@@ -126,6 +126,7 @@ class Acceptance:
             sha256=arrived.sha256,
             ret=envelope.ret,
             envid=envelope.envid,
+            requiretls=envelope.requiretls,
         )
         deliveries = tuple(
             first_delivery(self._config, _arrival(message, admission.from_domains, recipient), asked)

@@ -32,6 +32,7 @@ class Mail:
     eight_bit: bool = False
     ret: str = ""
     envid: str = ""
+    requiretls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ class Rcpt:
     asked: Asked
 
 
-def read_mail(argument: str) -> Mail:
-    """`FROM:<path> parameters`. Raises Refusal."""
+def read_mail(argument: str, *, is_secure: bool = False) -> Mail:
+    """`FROM:<path> parameters`, over TLS or not. Raises Refusal."""
     if argument[:5].upper() != "FROM:":
         raise Refusal(status.syntax("MAIL FROM:<address>"))
     try:
@@ -55,13 +56,14 @@ def read_mail(argument: str) -> Mail:
         raise Refusal(status.syntax("a MAIL parameter can't be read"))
     size, body = given.pop("SIZE", "0"), given.pop("BODY", "7BIT").upper()
     smtputf8 = given.pop("SMTPUTF8", None)
-    ret, envid = given.pop("RET", None), given.pop("ENVID", None)
+    ret, envid = dsn_parameters.read_ret(given.pop("RET", None)), given.pop("ENVID", None)
+    requiretls = given.pop("REQUIRETLS", None) if is_secure else None  # RFC 8689 3
     given.pop("AUTH", None)  # taken and not trusted, as RFC 4954 5 allows
     if given:
         raise Refusal(status.unknown_parameter(f"{next(iter(given))} is not known here"))
     if body == "BINARYMIME":
         raise Refusal(status.unknown_parameter("BINARYMIME is not offered here (RFC 3030 3)"))
-    if not _SIZE.fullmatch(size) or body not in ("7BIT", "8BITMIME") or smtputf8:
+    if not _SIZE.fullmatch(size) or body not in ("7BIT", "8BITMIME") or smtputf8 or requiretls:
         raise Refusal(status.syntax("a MAIL parameter has a wrong value"))
     if path is not None and not path.is_ascii and smtputf8 is None:
         raise Refusal(Reply(553, "5.6.7", "this address needs SMTPUTF8"))
@@ -70,8 +72,9 @@ def read_mail(argument: str) -> Mail:
         int(size),
         smtputf8 is not None,
         body == "8BITMIME",
-        dsn_parameters.read_ret(ret),
+        ret if requiretls is None else "HDRS",  # what came back whole might travel in clear text (RFC 8689 5)
         dsn_parameters.read_envid(envid),
+        requiretls is not None,
     )
 
 

@@ -76,11 +76,11 @@ class Reception:
             self._chunks.discard()
             self._chunks = None
 
-    def mail(self, argument: str, sources: Sequence[Source]) -> Reply:
-        """MAIL FROM (RFC 5321 4.1.1.2). Raises Refusal."""
+    def mail(self, argument: str, sources: Sequence[Source], *, is_secure: bool) -> Reply:
+        """MAIL FROM (RFC 5321 4.1.1.2), over TLS or not. Raises Refusal."""
         if self._transaction is not None:
             raise Refusal(status.bad_sequence("a sender was given already; RSET begins anew"))
-        mail = read_mail(argument)
+        mail = read_mail(argument, is_secure=is_secure)
         if mail.size > int(self._settings.max_message_size):
             raise Refusal(status.too_big(int(self._settings.max_message_size)))
         if not self._acceptance.has_room(mail.size):

@@ -103,7 +103,7 @@ class SmtpSession(SmtpConnection):
             "HELP",
         ]
         if self.is_secure:
-            offers.append(f"AUTH {MECHANISMS}")
+            offers += [f"AUTH {MECHANISMS}", "REQUIRETLS"]
         elif self.tls_context:
             offers.append("STARTTLS")
         await self.push("\r\n".join([*(f"250-{offer}" for offer in offers[:-1]), f"250 {offers[-1]}"]))
@@ -166,7 +166,7 @@ class SmtpSession(SmtpConnection):
         """MAIL FROM (RFC 5321 4.1.1.2)."""
         self._check_ready()
         sources = self._policy.sources_of(self._listener, self._caller, self._login)
-        await self._answer(self._reception.mail(argument, sources))
+        await self._answer(self._reception.mail(argument, sources, is_secure=self.is_secure))
 
     async def smtp_RCPT(self, argument: str) -> None:  # noqa: N802
         """RCPT TO (RFC 5321 4.1.1.3)."""

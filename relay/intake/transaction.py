@@ -37,4 +37,5 @@ class Transaction:
             mail.ret,
             mail.envid,
             tuple(asked for _, asked in taken),
+            mail.requiretls,
         )

@@ -26,6 +26,7 @@ class Envelope:
     ret: str = ""
     envid: str = ""
     wishes: tuple[Asked, ...] = ()
+    requiretls: bool = False
 
     @property
     def asked(self) -> tuple[Asked, ...]:

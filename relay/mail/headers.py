@@ -28,6 +28,8 @@ _SIMPLE_MAILBOX = re.compile(rf"""(?:(?:{_ATOM} )+|"[^"\\]*" )?<{_ATOM}(?:\.{_AT
 _MESSAGE_ID = re.compile(rb"^message-id[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
 
 
+_TLS_REQUIRED = re.compile(rb"^tls-required[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
+
 _NO_FIELD = "the header has a line that is not a field"
 _UNCLEAR = "the From field is not a list of mailboxes"
 
@@ -86,6 +88,12 @@ def message_id(header: bytes) -> str:
     """The Message-ID with its brackets, at most 250 characters; "" when there is none."""
     match = _MESSAGE_ID.search(header)
     return printable(unfold(match[1]), 250) if match else ""
+
+
+def tls_is_unimportant(header: bytes) -> bool:
+    """Whether the sender says that delivery matters more than TLS: `TLS-Required: No` (RFC 8689 4)."""
+    match = _TLS_REQUIRED.search(header)
+    return match is not None and unfold(match[1]).lower() == "no"
 
 
 def count(header: bytes, wanted: str) -> int:

@@ -47,6 +47,8 @@ class OutgoingMail:
     "Where in `original` begins what is sent of it: behind its header section where that is in `own_fields`."
     is_converted: bool = False
     "Whether it was converted for a next hop that takes less."
+    requiretls: bool = False
+    "Whether a next hop that takes this is told that it may go over verified TLS only (RFC 8689)."
 
     @property
     def content(self) -> bytes:
@@ -110,6 +112,7 @@ class Assembler:
             envid=message.envid,
             notify=delivery.notify,
             orcpt=delivery.orcpt,
+            requiretls=message.requiretls,
         )
 
     def _institution(self, name: str, route: str) -> Institution:

@@ -92,6 +92,8 @@ class Message:
     "The sender's own name for this transaction, in xtext (RFC 3461 4.4)."
     about: str = ""
     "The delivery that it tells of, as `QUEUE-ID/NUMBER`, when it is a DSN of ours."
+    requiretls: bool = False
+    "Whether it may go over verified TLS only, to hosts that promise the same (RFC 8689)."
 
     @property
     def sender(self) -> Address | None:

@@ -56,6 +56,7 @@ messages = Table(
     Column("size", Integer, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("about", String(20), nullable=False),
+    Column("requiretls", Boolean, nullable=False, server_default=false()),
     Index(
         "ix_messages_about",
         "about",

@@ -66,9 +66,7 @@ class DaneCheck:
 
 
 def _may_sign(_: Policy, __: x509.Certificate, extension: x509.ExtensionType | None) -> None:
-    """Whether it is the certificate of an authority (RFC 5280 4.2.1.9 and 4.2.1.3)."""
-    if isinstance(extension, x509.BasicConstraints) and not extension.ca:
-        raise ValueError("it is no authority")
+    """Whether a key is for signing certificates, where it is said what it is for (RFC 5280 4.2.1.3)."""
     if isinstance(extension, x509.KeyUsage) and not extension.key_cert_sign:
         raise ValueError("its key is not for certificates")
 
@@ -76,7 +74,7 @@ def _may_sign(_: Policy, __: x509.Certificate, extension: x509.ExtensionType | N
 # What public authorities have to put in besides is not asked of a private one, which DANE is for.
 _AUTHORITY = (
     ExtensionPolicy.permit_all()
-    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _may_sign)
+    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
     .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _may_sign)
 )
 _HOST = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)

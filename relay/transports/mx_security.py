@@ -3,6 +3,8 @@
 DANE comes first, host by host (RFC 8461 2): where a host has TLSA records that were validated, they decide, and a
 host whose records can't be had is left out (RFC 7672 2.1). For the others it is the MTA-STS policy: in `enforce` only
 hosts that it names, with a certificate for their name; in `testing` that is tried first, and then what else is asked.
+What the sender of a mail wishes comes before both (RFC 8689): verified TLS to hosts that are known for sure to be the
+domain's, or no policies at all.
 """
 
 from __future__ import annotations
@@ -10,13 +12,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import Enum
 
 from relay.config.next_hops import NextHop
 from relay.dns.resolver import MailHost, Resolver
 from relay.dns.sts_policies import StsPolicies
 from relay.dns.sts_policy import StsPolicy
 from relay.dns.tlsa import TlsaRecords, tlsa_records
-from relay.errors import AddressError, DnsError, StsError
+from relay.errors import AddressError, DnsError, NoSecureWay, StsError
 from relay.mail.address import ascii_domain
 from relay.transports.dane import DaneCheck
 from relay.transports.tls_policy import Authorities, Start, TlsPolicy
@@ -31,6 +34,15 @@ IN_TESTING = {
     NOT_NAMED: "the policy does not name the host",
 }
 """What sessions are called that the policy would not allow were it enforced, and why."""
+
+
+class Wish(Enum):
+    """What the sender of a mail says about TLS on its way (RFC 8689)."""
+
+    NONE = "nothing"
+    REQUIRED = "REQUIRETLS"
+    UNIMPORTANT = "TLS-Required: No"
+
 
 Way = tuple[MailHost, TlsPolicy]
 """An address of a host, and what is asked of the session."""
@@ -47,12 +59,14 @@ class MxSecurity:
         self._otherwise = TlsPolicy.of(hop)
         self._verified = TlsPolicy(Start.ALWAYS, ENFORCED, Authorities(policies.ca_file if policies else None))
 
-    async def ways(self, domain: str) -> list[Way]:
+    async def ways(self, domain: str, wish: Wish = Wish.NONE) -> list[Way]:
         """The hosts of a domain, the preferred first, some of them twice.
 
-        Raises NullMx, NoSuchDomain, StsError when the domain's policy forbids every host, and DnsError when there is no
-        answer.
+        Raises NullMx, NoSuchDomain, NoSecureWay when the wish can't be met, StsError when the domain's policy forbids
+        every host, and DnsError when there is no answer.
         """
+        if wish is Wish.UNIMPORTANT:
+            return [(host, self._otherwise) for host in await self._resolver.mail_hosts(domain)]
         hosts, policy = await asyncio.gather(self._resolver.mail_hosts(domain), self._policy_of(domain))
         by_dane, faults = await self._by_dane(domain, hosts)
         ways: list[Way] = []
@@ -60,7 +74,9 @@ class MxSecurity:
             if host.name in faults:
                 continue
             dane = by_dane.get(host.name)
-            if dane is not None and (dane.checks or policy is None or policy.mode != "enforce"):
+            if wish is Wish.REQUIRED:
+                ways += [(host, tls) for tls in self._by_wish(host, dane, policy)]
+            elif dane is not None and (dane.checks or policy is None or policy.mode != "enforce"):
                 ways.append((host, dane))
             else:
                 ways += [(host, tls) for tls in self._by_policy(host, policy)]
@@ -69,6 +85,11 @@ class MxSecurity:
         if faults:
             raise DnsError("; ".join(faults.values()))
         named = ", ".join(dict.fromkeys(host.name for host in hosts))
+        if wish is Wish.REQUIRED:
+            raise NoSecureWay(
+                f"the mail may go over verified TLS only, and neither DNSSEC nor MTA-STS says that the mail hosts of "
+                f"{domain} are its own: {named}"
+            )
         raise StsError(f"the MTA-STS policy of {domain} is enforced, and does not name its mail hosts: {named}")
 
     async def _policy_of(self, domain: str) -> StsPolicy | None:
@@ -78,6 +99,13 @@ class MxSecurity:
             return await self._policies.policy_of(ascii_domain(domain))
         except AddressError:
             return None
+
+    def _by_wish(self, host: MailHost, dane: TlsPolicy | None, policy: StsPolicy | None) -> tuple[TlsPolicy, ...]:
+        """What REQUIRETLS asks of a host; nothing where an answer from the DNS alone names it (RFC 8689 4.2.1)."""
+        if dane is not None and dane.checks:
+            return (dane,)
+        is_named = policy is not None and policy.mode != "none" and policy.names(host.name)
+        return (self._verified,) if is_named or host.is_secure else ()
 
     def _by_policy(self, host: MailHost, policy: StsPolicy | None) -> tuple[TlsPolicy, ...]:
         if policy is None or policy.mode == "none":

@@ -16,17 +16,26 @@ from dataclasses import replace
 from relay.config.next_hops import NextHop
 from relay.dns.resolver import Resolver
 from relay.dns.sts_policies import StsPolicies
-from relay.errors import BadSignature, CredentialsMissing, DnsError, NoSuchDomain, NullMx, Unconvertible
+from relay.errors import (
+    BadSignature,
+    CredentialsMissing,
+    DnsError,
+    NoSecureWay,
+    NoSuchDomain,
+    NullMx,
+    Unconvertible,
+)
+from relay.mail import headers
 from relay.mail.address import Address, ascii_domain, parse_address
 from relay.mail.status import Reply, printable
 from relay.maillog import MailLog
 from relay.outgoing.assemble import Assembler, OutgoingMail
-from relay.spool.records import Delivery, Outcome, State
+from relay.spool.records import Delivery, Message, Outcome, State
 from relay.transports import Limits
 from relay.transports.connection import Connection, ConnectionPool
 from relay.transports.dialogue import Dialogue, Lost
 from relay.transports.letter import LARGE, Letter
-from relay.transports.mx_security import IN_TESTING
+from relay.transports.mx_security import IN_TESTING, Wish
 from relay.transports.opening import NoSession, Opener, SessionRefused
 from relay.transports.rests import Rests
 from relay.transports.targets import Target, Targets
@@ -82,17 +91,20 @@ class SmtpTransport:
     async def deliver(self, delivery: Delivery, content: bytes) -> Outcome:
         """Sends the delivery to the first smarthost, or MX host, that can be reached."""
         recipient = parse_address(delivery.recipient)
+        wish = self._wish(delivery.message, content)
         try:
-            targets = await self._targets.of(recipient)
+            targets = await self._targets.of(recipient, wish)
         except NullMx as error:
             return Outcome(State.FAILED, str(error), Reply(556, "5.1.10", str(error)))
         except NoSuchDomain as error:
             return Outcome(State.FAILED, str(error), Reply(550, "5.1.2", str(error)))
+        except NoSecureWay as error:
+            return Outcome(State.FAILED, str(error), Reply(550, "5.7.30", str(error)))
         except DnsError as error:
             return Outcome(State.DEFERRED, str(error), trouble="unreachable")
         try:
             letter = Letter(self._assembler, delivery, content)
-            return await self._send(letter, recipient.domain, self._rests.in_order(targets))
+            return await self._send(letter, recipient.domain, wish, self._rests.in_order(targets))
         except CredentialsMissing as error:
             return Outcome(State.DEFERRED, str(error), trouble="unreachable")
 
@@ -104,17 +116,29 @@ class SmtpTransport:
         self._targets.close()
         await self._pool.close()
 
-    async def _send(self, letter: Letter, domain: str, targets: Sequence[Target]) -> Outcome:
+    def _wish(self, message: Message, content: bytes) -> Wish:
+        """What the sender says about TLS. A DSN leaves whatever a host promises: nobody would be told that it did not
+        (RFC 8689 5).
+        """
+        if message.requiretls:
+            return Wish.REQUIRED if message.reverse_path is not None else Wish.NONE
+        if self._hop.goes_by_mx and headers.tls_is_unimportant(headers.section(content)):
+            return Wish.UNIMPORTANT
+        return Wish.NONE
+
+    async def _send(self, letter: Letter, domain: str, wish: Wish, targets: Sequence[Target]) -> Outcome:
         """Sends it to the first target that takes part in a transaction; what is said of it is the outcome."""
         failed: list[Outcome] = []
         unfit: list[Outcome] = []
         before: dict[str, str] = {}
         for target in targets:
             try:
-                outcome = await self._try_target(target, letter)
+                outcome = await self._try_target(target, letter, wish)
             except Unconvertible as error:  # another may take more
-                reason, reply = f"{target.name} can't be sent it: {error}", Reply(554, error.enhanced, str(error))
-                unfit.append(Outcome(State.FAILED, reason, reply, remote_host=target.name))
+                unfit.append(_unfit(target, error, Reply(554, error.enhanced, str(error))))
+                self._rests.reached(target)
+            except NoSecureWay as error:  # another may promise more
+                unfit.append(_unfit(target, error, Reply(550, "5.7.30", str(error))))
                 self._rests.reached(target)
             except _Passed as passed:
                 failed.append(passed.outcome)
@@ -127,13 +151,15 @@ class SmtpTransport:
                     self._maillog.tls_missed(domain, host=target.name, policy="mta-sts", why=why)
                 return outcome
         if not failed:
-            return unfit[-1] if unfit else Outcome(State.DEFERRED, "there is no host to send it to")
+            if not unfit:
+                return Outcome(State.DEFERRED, "there is no host to send it to")
+            return replace(unfit[-1], reason="; ".join(outcome.reason for outcome in unfit))
         # The reply that is told, in a DSN too, is the last one that there was.
         told = next((outcome for outcome in reversed(failed) if outcome.reply is not None), failed[-1])
         return replace(told, reason="; ".join(outcome.reason for outcome in [*unfit, *failed]))
 
-    async def _try_target(self, target: Target, letter: Letter) -> Outcome:
-        """The outcome at a target. Raises _Passed and Unconvertible where another may be tried, and
+    async def _try_target(self, target: Target, letter: Letter, wish: Wish) -> Outcome:
+        """The outcome at a target. Raises _Passed, Unconvertible and NoSecureWay where another may be tried, and
         CredentialsMissing.
         """
         host, fresh = target.name, False
@@ -146,6 +172,9 @@ class SmtpTransport:
                 raise _Passed(outcome) from None
             except NoSession as error:
                 raise _Passed(Outcome(State.DEFERRED, str(error), trouble="unreachable")) from None
+            if wish is Wish.REQUIRED and "requiretls" not in connection.dialogue.offers:
+                self._pool.give_back(target, connection)
+                raise NoSecureWay("it does not offer REQUIRETLS, which the mail asks for")
             try:
                 mail = await letter.ready_for(connection.dialogue.offers)
                 reply = await self._transaction(connection, mail)
@@ -281,6 +310,8 @@ def _commands(mail: OutgoingMail, offers: frozenset[str]) -> tuple[bytes, bytes,
         from_.append(b"BODY=8BITMIME")
     if mail.smtputf8:
         from_.append(b"SMTPUTF8")
+    if mail.requiretls and "requiretls" in offers:
+        from_.append(b"REQUIRETLS")
     to = [b"RCPT TO:<%s>" % _wire(parse_address(mail.recipient), mail.smtputf8)]
     if "dsn" in offers:
         from_ += _words(RET=mail.ret, ENVID=mail.envid)
@@ -306,6 +337,10 @@ def _wire(address: Address | None, smtputf8: bool) -> bytes:
 def _words(**parameters: str) -> list[bytes]:
     """Parameters as they are sent; those that were not given are left out (RFC 3461 5.2.1)."""
     return [f"{name}={value}".encode("ascii") for name, value in parameters.items() if value]
+
+
+def _unfit(target: Target, error: Exception, reply: Reply) -> Outcome:
+    return Outcome(State.FAILED, f"{target.name} can't be sent it: {error}", reply, remote_host=target.name)
 
 
 def _refused(host: str, reply: Reply) -> Outcome:

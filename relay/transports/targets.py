@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from relay.config.next_hops import NextHop
 from relay.dns.resolver import Resolver
 from relay.dns.sts_policies import StsPolicies
-from relay.errors import DnsError
+from relay.errors import DnsError, NoSecureWay
 from relay.mail.address import Address
 from relay.transports.addresses import Addresses
-from relay.transports.mx_security import MxSecurity
+from relay.transports.mx_security import MxSecurity, Wish
 from relay.transports.tls_policy import TlsPolicy
 
 
@@ -46,12 +46,12 @@ class Targets:
         self._tls = TlsPolicy.of(hop)
         self._source_is_ipv6 = {":" in address for address in hop.source_address}
 
-    async def of(self, recipient: Address) -> list[Target]:
+    async def of(self, recipient: Address, wish: Wish = Wish.NONE) -> list[Target]:
         """Where mail for a recipient may go, the preferred first; one that `source_address` does not reach is left out.
 
-        Raises NullMx, NoSuchDomain, and DnsError when there is no answer, or nothing is left.
+        Raises NoSecureWay, NullMx, NoSuchDomain, and DnsError when there is no answer, or nothing is left.
         """
-        found = await (self._smarthosts() if self._hosts else self._exchanges(recipient))
+        found = await (self._smarthosts(wish) if self._hosts else self._exchanges(recipient, wish))
         if not self._source_is_ipv6:
             return found
         reached = [target for target in found if target.is_ipv6 in self._source_is_ipv6]
@@ -64,10 +64,14 @@ class Targets:
         """Ends look-ups that are under way."""
         self._addresses.close()
 
-    async def _exchanges(self, recipient: Address) -> list[Target]:
-        ways = await self._security.ways(recipient.domain)
+    async def _exchanges(self, recipient: Address, wish: Wish) -> list[Target]:
+        ways = await self._security.ways(recipient.domain, wish)
         return [Target(host.name, host.address, self._hop.port, tls) for host, tls in ways]
 
-    async def _smarthosts(self) -> list[Target]:
+    async def _smarthosts(self, wish: Wish) -> list[Target]:
+        if wish is Wish.REQUIRED and not self._tls.is_verified:
+            raise NoSecureWay(
+                f'the mail may go over verified TLS only, and the next hop {self._hop.name} has not tls = "required"'
+            )
         known = await self._addresses.of(self._names)
         return [Target(name, address, port, self._tls) for name, port in self._hosts for address in known.get(name, ())]

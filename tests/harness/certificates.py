@@ -14,6 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+_USES = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+    *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -37,17 +42,18 @@ def make(
     names: Sequence[str] = (),
     signed_by: Made | None = None,
     is_authority: bool = False,
+    signs: bool | None = None,
     days: float = 30.0,
 ) -> Made:
     """Write NAME.pem and NAME.key; without `signed_by` it signs itself. What was there is replaced at one stroke.
 
-    It is for `names`, or without any for its own.
+    It is for `names`, or without any for its own. `signs` is said of its key, unless it is None.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     issuer = signed_by.read.subject if signed_by is not None else subject
     now = datetime.now(UTC)
-    read = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
@@ -57,8 +63,11 @@ def make(
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(each) for each in names or (name,)]), False)
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), True)
-        .sign(signed_by.signing_key if signed_by is not None else key, hashes.SHA256())
     )
+    if signs is not None:
+        usage = dict.fromkeys(_USES, False) | {"key_cert_sign": signs, "digital_signature": True}
+        builder = builder.add_extension(x509.KeyUsage(**usage), True)
+    read = builder.sign(signed_by.signing_key if signed_by is not None else key, hashes.SHA256())
     made = Made(folder / f"{name}.pem", folder / f"{name}.key", read, key)
     _replace(made.key, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     _replace(made.certificate, read.public_bytes(Encoding.PEM))

@@ -8,8 +8,8 @@ By recipient: tempfail*@ is answered 450, permfail*@ 550, hang*@ never; the rest
 `refuse_next` and `drop_next`; each counts for one occasion and is used up.
 
 Offers STARTTLS when it has a certificate, AUTH (over TLS) when it has a user: PLAIN and LOGIN with its password,
-XOAUTH2 with its token, which may change. Besides SIZE; 8BITMIME and SMTPUTF8, unless it is told not to; DSN when it is
-told to; without it parameters of DSN are answered 555. Not offered: PIPELINING, CHUNKING.
+XOAUTH2 with its token, which may change. Besides SIZE; 8BITMIME and SMTPUTF8, unless it is told not to; DSN, and over
+TLS REQUIRETLS, when it is told to; without it their parameters are answered 555. Not offered: PIPELINING, CHUNKING.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class NextHop:
         max_size: int = 64 * 1024 * 1024,
         dsn: bool = False,
         eight_bit: bool = True,
+        requiretls: bool = False,
     ) -> None:
         self.port = port
         self.folder = folder
@@ -77,6 +78,7 @@ class NextHop:
         self.max_size = max_size
         self.dsn = dsn
         self.eight_bit = eight_bit
+        self.requiretls = requiretls
         self.user = user
         self.connections = 0
         "Connections that were made to it."

@@ -114,7 +114,10 @@ class Conversation(SMTP):
     async def smtp_MAIL(self, arg: str | None) -> None:
         if await self._go_on("mail"):
             self.mail_parameters, self.rcpt_parameters = _after_path(arg), ()
-            await super().smtp_MAIL(self._without_dsn(arg))
+            arg = self._without_dsn(arg)
+            if arg is not None and self._hop.requiretls and self.session is not None and self.session.ssl:
+                arg = re.sub(r" REQUIRETLS\b", "", arg, flags=re.IGNORECASE)
+            await super().smtp_MAIL(arg)
 
     async def smtp_RCPT(self, arg: str | None) -> None:
         if await self._go_on("rcpt"):
@@ -159,12 +162,14 @@ class _Answers:
     async def handle_EHLO(
         self, conversation: Conversation, session: Session, envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
-        """Announce AUTH only when there is somebody to log in."""
+        """Announce AUTH only when there is somebody to log in, and what the next hop was told to offer."""
         session.host_name = hostname
         kept = [line for line in responses if self._hop.user or not line.startswith("250-AUTH")]
         if not self._hop.eight_bit:
             kept = [line for line in kept if line[4:] not in ("8BITMIME", "SMTPUTF8")]
-        return [*kept[:-1], "250-DSN", kept[-1]] if self._hop.dsn else kept
+        more = ["250-DSN"] if self._hop.dsn else []
+        more += ["250-REQUIRETLS"] if self._hop.requiretls and session.ssl else []
+        return [*kept[:-1], *more, kept[-1]]
 
     async def handle_RCPT(
         self, conversation: Conversation, session: Session, envelope: Envelope, address: str, options: list[str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from relay.config.settings import Config
@@ -34,18 +35,19 @@ class Letters:
         )
 
     async def send(
-        self, content: bytes = LETTER, recipient: str = "reader@patron.example", *, smtputf8: bool = False
+        self, content: bytes = LETTER, recipient: str = "reader@patron.example", **of_the_message: Any
     ) -> Outcome:
         """Makes one attempt, and says how it ended."""
-        return await self.transport.deliver(delivery_of(content, recipient, smtputf8=smtputf8), content)
+        return await self.transport.deliver(delivery_of(content, recipient, **of_the_message), content)
 
 
-def delivery_of(content: bytes, recipient: str = "reader@patron.example", *, smtputf8: bool = False) -> Delivery:
-    """A letter at its first attempt."""
+def delivery_of(content: bytes, recipient: str = "reader@patron.example", **of_the_message: Any) -> Delivery:
+    """A letter at its first attempt; the message has these fields instead of the usual ones."""
     message = Message(
-        "0123456789ABC", "demo", "alma", "circ@lib.example", smtputf8, False, time.time(), "192.0.2.1", "alma",
+        "0123456789ABC", "demo", "alma", "circ@lib.example", False, False, time.time(), "192.0.2.1", "alma",
         "ESMTP", "<1@lib.example>", len(content), "",
     )  # fmt: skip
+    message = replace(message, **of_the_message)
     return Delivery(message, 0, recipient, "default", "default", State.ACTIVE, 1, 0.0)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import smtplib
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -64,7 +66,7 @@ class World:
         self.policies = PolicyServer(free_ports(1), policy_host)
         self.port = ports.next_hop
         self.hosts = {
-            GOOD: NextHop(self.port, folder / "good", certificate=_files(self.good), address=GOOD),
+            GOOD: NextHop(self.port, folder / "good", certificate=_files(self.good), address=GOOD, requiretls=True),
             BAD: NextHop(self.port, folder / "bad", certificate=_files(self.bad), address=BAD),
         }
         self.appliance = Appliance(self.institution.config, ports.smtp, folder, environment=clock.environment)
@@ -214,6 +216,45 @@ async def test_a_host_is_known_by_its_tlsa_record_or_gets_nothing(world: World) 
     assert delivery.line.state == "deferred"
     assert reason(delivery).endswith("can't be trusted: its certificate is not one of its TLSA records")
     assert (world.taken(BAD, "dane"), world.taken(BAD, "dane-other")) == (1, 0)
+
+
+def submit_with_requiretls(port: int, recipient: str) -> str:
+    """Hands a letter in over TLS, with REQUIRETLS; gives its queue id."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with smtplib.SMTP(LOCALHOST, port, local_hostname="alma.example", timeout=20) as client:
+        client.starttls(context=context)
+        client.ehlo()
+        assert client.has_extn("requiretls")
+        assert client.mail("alma@exlibrisgroup.example", ["REQUIRETLS"])[0] == 250
+        assert client.rcpt(recipient)[0] == 250
+        code, said = client.data(letter(f"requiretls-{recipient}", recipient))
+    assert code == 250
+    return said.decode().split()[-1]
+
+
+@pytest.mark.parametrize(("name", "state"), [("met", "delivered"), ("dane", "failed"), ("testing", "deferred")])
+async def test_requiretls_goes_all_the_way_or_nowhere(world: World, name: str, state: str) -> None:
+    before = len(world.hosts[GOOD].taken)
+    number = await asyncio.to_thread(submit_with_requiretls, world.appliance.port, f"reader@{name}.example")
+
+    def look() -> DeliveryHistory:
+        message = message_history(Place.file(world.institution.spool), number)
+        assert message is not None
+        assert (message.message.requiretls, message.message.ret) == (True, "HDRS")
+        return message.deliveries[0]
+
+    await until(lambda: any(each.outcome for each in look().attempts), "an attempt")
+    assert look().line.state == state
+    if state == "delivered":
+        assert "REQUIRETLS" in world.hosts[GOOD].taken[before].mail_parameters.split()
+    elif state == "failed":
+        assert (
+            reason(look()) == "mx.dane.example can't be sent it: it does not offer REQUIRETLS, which the mail asks for"
+        )
+        assert "5.7.30" in str(look().attempts[0])
+    else:
+        assert "can't be trusted: self-signed certificate" in reason(look())
 
 
 async def test_a_policy_holds_over_a_restart_without_its_host_and_ends_in_time(world: World, clock: Clock) -> None:

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, inspect, select, update
 
 from relay.errors import CorruptBody, SpoolError
 from relay.spool import migrations
@@ -23,7 +23,6 @@ from relay.spool.digests import check_bodies
 from relay.spool.engine import Place, writing_engine
 from relay.spool.histories import stored
 from relay.spool.records import NewMessage
-from relay.spool.rows import MESSAGE_COLUMNS
 from relay.spool.schema import bodies, body_parts, messages
 from relay.spool.store import Store
 from tests.accepted import new_message
@@ -134,7 +133,8 @@ async def test_bodies_from_before_there_were_parts_stay_as_they_are(place: Place
 
 
 def _as_before(connection: Connection, new: NewMessage) -> None:
-    connection.execute(insert(messages), {name: getattr(new.message, name) for name in MESSAGE_COLUMNS})
+    columns = [column["name"] for column in inspect(connection).get_columns(messages.name)]
+    connection.execute(insert(messages), {name: getattr(new.message, name) for name in columns})
     connection.execute(insert(bodies), {"queue_id": new.message.queue_id, "content": new.content})
 
 

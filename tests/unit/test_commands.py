@@ -17,7 +17,7 @@ from tests.harness.fuzz_commands import judge
 PIECES = st.sampled_from(
     ["FROM:", "TO:", "<", ">", "a@b.example", "@", ".", " ", "=", "SIZE=", "9" * 25, "BODY=8BITMIME", "BODY=BINARYMIME",
      "SMTPUTF8", "RET=FULL", "ENVID=x+2B", "NOTIFY=", "NEVER", "ORCPT=rfc822;", "ORCPT=utf-8;\\x{10FFFF}", "AUTH=<>",
-     '"', "\\", "ü", "\u202e", "+", ";", ",", "LAST", "0", "-1", "\u0660"]
+     '"', "\\", "ü", "\u202e", "+", ";", ",", "REQUIRETLS", "LAST", "0", "-1", "\u0660"]
 )  # fmt: skip
 ARGUMENTS = st.lists(PIECES, max_size=12).map("".join) | st.text(max_size=60)
 
@@ -29,12 +29,13 @@ def refused(refusal: Refusal) -> None:
     assert len(line) <= 512
 
 
-@given(ARGUMENTS)
-@example("FROM:<a@b.example> SIZE=٣")
-@example("FROM:<> BODY=binarymime")
-def test_mail_is_read_or_refused(argument: str) -> None:
+@given(ARGUMENTS, st.booleans())
+@example("FROM:<a@b.example> SIZE=٣", False)
+@example("FROM:<> BODY=binarymime", False)
+@example("FROM:<> REQUIRETLS", True)
+def test_mail_is_read_or_refused(argument: str, is_secure: bool) -> None:
     try:
-        mail = read_mail(argument)
+        mail = read_mail(argument, is_secure=is_secure)
     except Refusal as refusal:
         refused(refusal)
     else:
@@ -72,6 +73,15 @@ def test_what_mail_says() -> None:
     said = read_mail("from: <circ@lib.example> SIZE=10 body=8bitmime SMTPUTF8 RET=HDRS ENVID=x")
     assert said == Mail(Address("circ", "lib.example"), 10, smtputf8=True, eight_bit=True, ret="HDRS", envid="x")
     assert read_mail("FROM:<>") == Mail(None)
+
+
+def test_requiretls_is_for_tls_and_has_no_value() -> None:
+    assert read_mail("FROM:<> REQUIRETLS RET=FULL", is_secure=True) == Mail(None, ret="HDRS", requiretls=True)
+    for argument, is_secure in (("FROM:<> REQUIRETLS", False), ("FROM:<> REQUIRETLS=1", True)):
+        with pytest.raises(Refusal):
+            read_mail(argument, is_secure=is_secure)
+    with pytest.raises(Refusal):
+        read_mail("FROM:<> REQUIRETLS RET=ALL", is_secure=True)
 
 
 @pytest.mark.parametrize("argument", ["", "5 FIRST", "LAST", "-5", "+5", "5 LAST LAST", "0x10", "9" * 21, "5,LAST"])

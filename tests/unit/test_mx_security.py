@@ -326,8 +326,11 @@ async def test_below_a_trust_anchor_name_date_and_signature_count(
         assert outcome.state is State.DELIVERED
 
 
-async def test_what_is_no_authority_signs_nothing(world: World) -> None:
-    between = certificates.make(world.folder, "between.example", signed_by=world.authority)
+@pytest.mark.parametrize(("is_authority", "signs"), [(False, None), (True, False)])
+async def test_what_is_no_authority_signs_nothing(world: World, is_authority: bool, signs: bool | None) -> None:
+    between = certificates.make(
+        world.folder, "between.example", signed_by=world.authority, is_authority=is_authority, signs=signs
+    )
     made = certificates.make(world.folder, FIRST, signed_by=between)
     with made.certificate.open("ab") as file:
         file.write(between.certificate.read_bytes() + world.authority.certificate.read_bytes())
@@ -339,7 +342,7 @@ async def test_what_is_no_authority_signs_nothing(world: World) -> None:
 
 
 async def test_an_authority_below_the_topmost_may_be_the_anchor(world: World) -> None:
-    between = certificates.make(world.folder, "between", signed_by=world.authority, is_authority=True)
+    between = certificates.make(world.folder, "between", signed_by=world.authority, is_authority=True, signs=True)
     made = certificates.make(world.folder, FIRST, signed_by=between)
     with made.certificate.open("ab") as file:
         file.write(between.certificate.read_bytes())
@@ -420,6 +423,89 @@ async def test_dane_wins_over_mta_sts_host_by_host(world: World) -> None:
     world.policies.show("enforce", FIRST)
     reason = waits(await world.send(dnssec="local"))
     assert "self-signed" in reason, "records that can't be used leave the policy in force"
+
+
+# --- what the sender wishes (RFC 8689)
+
+UNIMPORTANT = b"From: circ@lib.example\r\nTLS-Required:\r\n no\r\nSubject: due\r\n\r\nbody\r\n"
+
+
+def fails(outcome: Outcome) -> str:
+    """The reason of a delivery that has failed for want of REQUIRETLS."""
+    assert outcome.state is State.FAILED
+    assert outcome.reply is not None
+    assert (outcome.reply.code, outcome.reply.enhanced) == (550, "5.7.30")
+    return outcome.reason
+
+
+@pytest.mark.parametrize("mode", ["enforce", "testing"])
+async def test_requiretls_is_passed_on_to_a_host_of_the_policy_that_offers_it(world: World, mode: str) -> None:
+    world.announce(mode, FIRST, SECOND)
+    for name in HOSTS:
+        await world.host(name, world.good(name))
+    letters = world.way()
+    assert fails(await letters.send(requiretls=True)) == (
+        f"{FIRST} can't be sent it: it does not offer REQUIRETLS, which the mail asks for; "
+        f"{SECOND} can't be sent it: it does not offer REQUIRETLS, which the mail asks for"
+    )
+    world.hosts[SECOND].requiretls = True
+    letters = world.way()
+    outcome = await letters.send(requiretls=True)
+    assert (outcome.state, outcome.reason) == (State.DELIVERED, f"taken by {SECOND} (TLSv1.3, MTA-STS)")
+    assert "REQUIRETLS" in world.hosts[SECOND].taken[0].mail_parameters.split()
+    outcome = await letters.send()
+    assert outcome.reason == f"taken by {FIRST} (TLSv1.3, MTA-STS)", "other mail is not put off by it"
+    assert "REQUIRETLS" not in world.hosts[FIRST].taken[0].mail_parameters
+
+
+async def test_requiretls_takes_dnssec_for_a_proof_and_dane_for_a_certificate(world: World) -> None:
+    await world.host(FIRST, world.good(FIRST))
+    world.hosts[FIRST].requiretls = True
+    sign_all(world)
+    assert (await world.way(dnssec="local").send(requiretls=True)).state is State.DELIVERED
+    world.tlsa(FIRST, tlsa(world.shown[FIRST], 3, 1, 1))
+    outcome = await world.way(dnssec="local").send(requiretls=True)
+    assert outcome.reason == f"taken by {FIRST} (TLSv1.3, DANE)"
+
+
+async def test_requiretls_fails_where_nothing_says_that_the_hosts_are_the_domains_own(world: World) -> None:
+    await world.host(FIRST, world.good(FIRST))
+    world.hosts[FIRST].requiretls = True
+    reason = fails(await world.way().send(requiretls=True))
+    assert reason.endswith(f"says that the mail hosts of patron.example are its own: {FIRST}, {SECOND}")
+    world.announce("none")
+    assert fails(await world.way().send(requiretls=True)) == reason
+    assert world.hosts[FIRST].connections == 0
+
+
+async def test_requiretls_waits_for_a_host_that_may_offer_it(world: World) -> None:
+    world.announce("enforce", FIRST, SECOND)
+    await world.host(FIRST, world.good(FIRST))
+    reason = waits(await world.way().send(requiretls=True))
+    assert reason.startswith(f"{FIRST} can't be sent it: it does not offer REQUIRETLS")
+    assert f"{SECOND}[127.0.0.3] can't be reached" in reason
+
+
+async def test_a_dsn_leaves_though_nobody_promises_requiretls(world: World) -> None:
+    world.announce("enforce", FIRST)
+    await world.host(FIRST, world.good(FIRST))
+    assert (await world.way().send(requiretls=True, reverse_path=None)).state is State.DELIVERED
+    assert "REQUIRETLS" not in world.hosts[FIRST].taken[0].mail_parameters
+    world.hosts[FIRST].requiretls = True
+    assert (await world.way().send(requiretls=True, reverse_path=None)).state is State.DELIVERED
+    assert "REQUIRETLS" in world.hosts[FIRST].taken[1].mail_parameters.split()
+
+
+async def test_where_tls_is_unimportant_no_policy_counts(world: World) -> None:
+    world.announce("enforce", "mx.other.example")
+    await world.host(FIRST, None)
+    world.tlsa(FIRST, tlsa(world.authority, 3, 1, 1))
+    sign_all(world)
+    letters = world.way(dnssec="local")
+    assert (await letters.send(UNIMPORTANT)).reason == f"taken by {FIRST} (in clear text)"
+    waits(await letters.send(UNIMPORTANT.replace(b" no\r\n", b" yes\r\n")))
+    waits(await letters.send(b"From: circ@lib.example\r\n\r\nTLS-Required: No\r\n"))
+    waits(await letters.send(UNIMPORTANT, requiretls=True))
 
 
 # --- which hosts there are
