@@ -125,7 +125,8 @@ class ControlSocket:
         user = _user(writer.get_extra_info("socket"))
         while self._server is not None:
             try:
-                line = await asyncio.wait_for(reader.readline(), REQUEST_TIMEOUT)
+                async with asyncio.timeout(REQUEST_TIMEOUT):
+                    line = await reader.readline()
             except ValueError:
                 too_long = OrderError(f"a request has at most {protocol.MAX_REQUEST} bytes")
                 await _say(writer, protocol.write_answer(too_long))
@@ -157,7 +158,8 @@ def _user(peer: socket.socket) -> int:
 
 async def _say(writer: asyncio.StreamWriter, answer: bytes) -> None:
     writer.write(answer)
-    await asyncio.wait_for(writer.drain(), REQUEST_TIMEOUT)
+    async with asyncio.timeout(REQUEST_TIMEOUT):
+        await writer.drain()
 
 
 def _somebody_answers(path: Path) -> bool:

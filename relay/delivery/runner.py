@@ -178,7 +178,8 @@ class Runner:
                 pause = _PAUSE_AFTER_FAULT
             if not more_waits:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
 
     async def stop(self, timeout: float) -> None:
         """Starts nothing more, gives running attempts `timeout` seconds to end, then cuts them off."""

@@ -111,7 +111,8 @@ class Listeners:
                 except Exception as error:
                     self._maillog.fault("certificates", error)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked_early.wait(), self._config.tls.look_every)
+                async with asyncio.timeout(self._config.tls.look_every):
+                    await self._asked_early.wait()
             self._asked_early.clear()
 
     def look_now(self) -> None:

@@ -49,7 +49,8 @@ class Post:
             except Exception as error:
                 self._maillog.fault("notices", error)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self._config.notices.look_every)
+                async with asyncio.timeout(self._config.notices.look_every):
+                    await stop.wait()
 
     async def look(self) -> None:
         """One look, and what follows from it. Raises SpoolError."""

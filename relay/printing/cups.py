@@ -177,7 +177,8 @@ class CupsServer:
 
         threading.Thread(target=ask, name="cups", daemon=True).start()
         try:
-            return await asyncio.wait_for(answer, self._timeout)
+            async with asyncio.timeout(self._timeout):
+                return await answer
         except TimeoutError:
             raise PrintError(f"CUPS at {self._name} did not answer within {self._timeout:g} s") from None
         except cups.IPPError as error:

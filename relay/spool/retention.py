@@ -240,5 +240,6 @@ def _give_back(connection: Connection) -> int:
 async def _stopped(stop: asyncio.Event, seconds: float) -> bool:
     """Waits; True as soon as `stop` is set."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()
     return stop.is_set()

@@ -115,7 +115,8 @@ class Follower:
                     await self._cups.cancel_job(job_id, name)
                     self._maillog.service("job-taken-from-cups", printer=self._printer, job_id=job_id)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._interrupted.wait(), min(self._poll, HURRY) if is_away else self._poll)
+                async with asyncio.timeout(min(self._poll, HURRY) if is_away else self._poll):
+                    await self._interrupted.wait()
             await watch.ask_cups()
 
     async def _trouble(self, watch: JobWatch, job: PrintJob) -> str:
@@ -146,5 +147,6 @@ class Follower:
 
     async def _rest(self, job_id: int) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._interrupted.wait(), self._poll)
+            async with asyncio.timeout(self._poll):
+                await self._interrupted.wait()
             raise Interrupted(f"the print job {job_id} is followed after the next start")

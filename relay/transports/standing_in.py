@@ -100,7 +100,8 @@ class StandIns:
             if trouble is None and (other := await self._well(printer.shares_with, idle=True)) is not None:
                 return Move(other, f"{printer.name} is busy", for_trouble=False)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._interrupted.wait(), LOOK_EVERY)
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._interrupted.wait()
                 raise Interrupted("the slip waits for its printer after the next start")
 
     async def _well(self, names: tuple[str, ...], *, idle: bool = False) -> Printer | None:
