@@ -102,12 +102,13 @@ def _converted(
     if not form.eight_bit and not has_long_line(form.content, 0, len(form.content)):
         return replace(form, smtputf8=False)
     wanted = "the next hop takes it only when it is converted"
-    if institution.convert == "never":
+    may_break = institution.convert in ("as-needed", "always") or not delivery.message.protocol  # a DSN has to arrive
+    if institution.convert == "never" and not may_break:
         raise Unconvertible(f'{wanted}, and {institution.name} has convert = "never"', "5.6.3")
     bodies = institution.convert == "always" or not takes_eight_bit(offers)
     made = converted(form.content, form.header, body, bodies=bodies)
     is_broken = made.has_signed_part or any(each.broken_by(made.changes) for each in brought(form.header))
-    if institution.convert == "unsigned" and is_broken:
+    if is_broken and not may_break:
         raise Unconvertible(f"{wanted}, which breaks a signature that it brought", "5.6.3")
     if not made.changes:
         return replace(form, smtputf8=False)

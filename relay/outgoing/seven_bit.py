@@ -88,9 +88,11 @@ class _Conversion:
         kind, encoding = facts.get_content_type(), _mechanism(facts)
         is_label_to_change = self._bodies and encoding in ("8bit", "binary")  # RFC 2045 6.4
         if kind.startswith("multipart/"):
-            self._has_signed_part |= kind == "multipart/signed"
             self._write_header(header, depth, "7bit" if is_label_to_change else "")
+            around, self._changed = self._changed, set()
             self._multipart(_boundary(facts), start, end, depth, is_digest=kind == "multipart/digest")
+            self._has_signed_part |= kind == "multipart/signed" and bool(self._changed)
+            self._changed |= around
         elif kind in ("message/rfc822", "message/global") and encoding in _AS_IT_IS:
             self._write_header(header, depth, "7bit" if is_label_to_change else "")
             self._part(start, end, depth + 1, is_message=True)

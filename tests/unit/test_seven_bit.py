@@ -166,6 +166,8 @@ def test_text_that_someone_signed_is_named() -> None:
     assert not run(letter(MIXED, part)).has_signed_part
     inner = b"--o\r\nContent-Type: multipart/signed; boundary=b\r\n\r\n" + part + b"--o--\r\n"
     assert run(letter(b"multipart/mixed; boundary=o", inner)).has_signed_part
+    untouched = letter(b"multipart/signed; boundary=b", part, header="Subject: für\r\n".encode())
+    assert not run(untouched, bodies=False).has_signed_part
     ascii_only = inner.replace(b"\xe9", b"e") + b"\xe9"
     assert not run(letter(b"multipart/mixed; boundary=o", ascii_only)).has_signed_part, "nothing of it was changed"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from email import message_from_bytes
 from pathlib import Path
 from typing import Any
@@ -328,6 +329,15 @@ async def test_what_a_host_does_not_take_in_any_form_fails(
         assert host.taken == []
         assert (await letters.send()).state is State.DELIVERED
     assert host.connections == 1, "the session is still good"
+
+
+async def test_a_dsn_of_ours_is_converted_whatever_letters_are(make_config: Callable[..., Config]) -> None:
+    demo = {"name": "demo", "domains": ["lib.example"], "envelope_from": "bounces@lib.example", "convert": "never"}
+    config = make_config(institutions=[demo])
+    delivery = delivery_of(BODY_ONLY)
+    dsn = replace(delivery, message=replace(delivery.message, protocol="", reverse_path=None))
+    mail = Assembler(config, Signer(config.institutions), MailLog()).assemble(dsn, BODY_ONLY, frozenset())
+    assert mail.content.isascii()
 
 
 @pytest.mark.parametrize(
