@@ -380,6 +380,12 @@ def test_a_signer_that_takes_other_keys_verifies_what_is_just_being_signed(folde
     assert b"s=new;" in after
     for field in (before, after):
         signer.verify("demo", field, header + b"\r\n" + body, 1)
+    signer.load()
+    signer.verify("demo", before, header + b"\r\n" + body, 1)
+    (folder / "new.pem").write_bytes(FIRST)  # another key under the same name: who does so publishes it, too
+    signer.load()
+    (other,) = signer.sign("demo", header, body)
+    signer.verify("demo", other, header + b"\r\n" + body, 1)
     (folder / "new.pem").write_text("no key", encoding="utf-8")
     with pytest.raises(StartError):
         signer.load()
