@@ -7,7 +7,6 @@ sessions, running attempts, renderer, spool; what was not finished is taken up a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -36,6 +35,7 @@ from relay.intake.spf_sources import SpfSources
 from relay.intake.staging import Staging
 from relay.maillog import MailLog
 from relay.notices.post import Post
+from relay.outgoing.key_watch import KeyWatch
 from relay.outgoing.sign import Signer
 from relay.pictures.fetch import Fetcher
 from relay.pictures.shelf import Shelf
@@ -70,9 +70,10 @@ class Appliance:
         self._fetcher = Fetcher(copies, Shelf(copies.folder), self._maillog) if copies.folder is not None else None
         self._renderer = RenderPool(config.rendering, copies, self._fetcher.want if self._fetcher else None)
         self._cups = CupsServer(config.cups)
-        self._signer = Signer(config.institutions)
+        signer = Signer(config.institutions)
+        self._keys = KeyWatch(signer, config.institutions, self._maillog, config.tls.look_every)
         self._trials = Trials(config)
-        self._assembler = WatchedAssembler(config, self._signer, self._maillog, self._trials)
+        self._assembler = WatchedAssembler(config, signer, self._maillog, self._trials)
         resolver = Resolver(config.dns)
         self._policies = _sts_policies(config, resolver, self._maillog)
         self._transports = self._build_transports(resolver)
@@ -85,7 +86,7 @@ class Appliance:
         questions: dict[str, Callable[[], object]] = {
             protocol.METRICS: self._maillog.metrics.text,
             protocol.SOURCES: partial(report, config, self._spf),
-            protocol.KEYS: self._take_keys,
+            protocol.KEYS: self._keys.take,
             protocol.TRIALS: self._trials.seen,
         }
         self._control = ControlSocket(socket_path(config), desk, questions, self._maillog)
@@ -125,6 +126,7 @@ class Appliance:
             asyncio.create_task(self._notices.run(stop), name="notices"),
             asyncio.create_task(self._spf.run(), name="SPF names"),
             asyncio.create_task(self._listeners.watch_certificates(), name="certificates"),
+            asyncio.create_task(self._keys.run(), name="signing keys"),
         ]
         if self._policies is not None:
             beside.append(asyncio.create_task(self._policies.run(), name="MTA-STS"))
@@ -146,21 +148,7 @@ class Appliance:
         """SIGHUP: certificates, signing keys and SPF names are looked at now."""
         self._spf.look_now()
         self._listeners.look_now()
-        with contextlib.suppress(StartError):  # it is in the log
-            self._take_keys()
-
-    def _take_keys(self) -> dict[str, list[str]]:
-        """Signing keys are taken anew from where they are; what signs now. Raises StartError when all stay."""
-        before = self._signer.selectors()
-        try:
-            self._signer.load()
-        except StartError as error:
-            self._maillog.service("keys-kept", why=error)
-            raise
-        for institution, names in self._signer.selectors().items():
-            if names != before[institution]:
-                self._maillog.service("keys-taken", institution=institution, signs=" ".join(names))
-        return self._signer.selectors()
+        self._keys.take_kindly()
 
     async def _open_control(self) -> None:
         """On a server's spool orders can be given without this service, and another one may have the usual socket."""

@@ -65,6 +65,8 @@ class Signer:
         """Loads every key; StartError names the first that is unusable."""
         self._institutions = institutions
         self._keys: dict[str, list[SigningKey]] = {}
+        self._known: dict[str, dict[tuple[str, str], SigningKey]] = {}
+        "Those that sign, and those of before, by domain and selector."
         self._verifiers: dict[str, Verifier] = {}
         self.load()
 
@@ -74,8 +76,9 @@ class Signer:
         What is being signed meanwhile is verified with the key that it was signed with.
         """
         keys = {each.name: [key for table in each.dkim for key in load_keys(table)] for each in self._institutions}
-        known = {name: [*each, *self._keys.get(name, ())] for name, each in keys.items()}
-        self._verifiers = {name: Verifier(each) for name, each in known.items()}
+        for name, each in keys.items():
+            self._known.setdefault(name, {}).update({(key.domain, key.selector): key for key in each})
+        self._verifiers = {name: Verifier(each.values()) for name, each in self._known.items()}
         self._keys = keys
 
     def selectors(self) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +20,9 @@ from relay.config.institutions import DkimKey, Institution
 from relay.dns import authorities
 from relay.dns.dkim_record import key_text
 from relay.errors import StartError
+from relay.maillog import MailLog
 from relay.outgoing.key_folder import STATE, KeyFolder, Retired, read_folder
+from relay.outgoing.key_watch import KeyWatch
 from relay.outgoing.keys import load_keys
 from relay.outgoing.private_key import new_private_key, pem, read_private_key
 from relay.outgoing.sign import Signer
@@ -360,8 +363,27 @@ async def test_check_finds_a_folder_that_can_t_be_used(config: Tree, folder: Pat
     assert f"institutions[1].dkim[1].key_folder ('demo'): {folder} has 2 rsa keys (old, second)" in ran.output
 
 
-def test_a_signer_that_takes_other_keys_verifies_what_is_just_being_signed(folder: Path) -> None:
-    institution = Institution.model_validate(
+@pytest.mark.asyncio
+async def test_a_folder_that_somebody_copies_is_taken_when_it_is_whole(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The state comes first and names a key that is not there yet: those of before sign until it is."""
+    institution = institution_of(folder)
+    signer = Signer([institution])
+    watching = asyncio.create_task(KeyWatch(signer, [institution], MailLog(), 0.02).run())
+    with caplog.at_level(logging.INFO, "slip-relay"):
+        KeyFolder(folder, ("new",)).path.joinpath(STATE).write_text('{"signs": ["new"], "next": [], "retired": []}')
+        await until(lambda: "event=keys-kept" in caplog.text, "the log to tell it")
+        assert signer.selectors() == {"demo": [OLD]}
+        (folder / "new.pem").write_bytes(FIRST)
+        await until(lambda: signer.selectors() == {"demo": [NEW]}, "the key to be taken")
+    watching.cancel()
+    assert caplog.text.count("event=keys-kept") == 1
+    assert f"event=keys-taken institution=demo signs={NEW}" in caplog.text
+
+
+def institution_of(folder: Path) -> Institution:
+    return Institution.model_validate(
         {
             "name": "demo",
             "domains": [ZONE],
@@ -369,6 +391,10 @@ def test_a_signer_that_takes_other_keys_verifies_what_is_just_being_signed(folde
             "dkim": [{"domain": ZONE, "key_folder": str(folder)}],
         }
     )
+
+
+def test_a_signer_that_takes_other_keys_verifies_what_is_just_being_signed(folder: Path) -> None:
+    institution = institution_of(folder)
     signer, header, body = Signer([institution]), b"From: a@lib.example\r\nSubject: x\r\n", b"text\r\n"
     (before,) = signer.sign("demo", header, body)
     present = read_folder(folder)
@@ -380,6 +406,12 @@ def test_a_signer_that_takes_other_keys_verifies_what_is_just_being_signed(folde
     assert b"s=new;" in after
     for field in (before, after):
         signer.verify("demo", field, header + b"\r\n" + body, 1)
+    signer.load()
+    signer.verify("demo", before, header + b"\r\n" + body, 1)
+    (folder / "new.pem").write_bytes(FIRST)  # another key under the same name: who does so publishes it, too
+    signer.load()
+    (other,) = signer.sign("demo", header, body)
+    signer.verify("demo", other, header + b"\r\n" + body, 1)
     (folder / "new.pem").write_text("no key", encoding="utf-8")
     with pytest.raises(StartError):
         signer.load()
