@@ -145,6 +145,7 @@ async def test_slow_takes_its_time(bench: Bench) -> None:
 
 @pytest.mark.asyncio
 async def test_queues_and_jobs_survive_a_crash_of_cups(bench: Bench) -> None:
+    await bench.cupsd.restart_with("DirtyCleanInterval 0")
     await bench.cupsd.command("cupsdisable", "roll")
     job = await bench.print(80, 60)
     await bench.cupsd.kill()
