@@ -92,26 +92,29 @@ def _words(tokens: list[_Token], begun: int = LONGEST) -> str:
     """Words, of which runs that are not ASCII are encoded, with the spaces within. `begun` characters stand on the line
     before them.
     """
-    text, run, gap = "", "", ""
+    made: list[str] = []  # each piece with the space before it
+    run, gap = "", ""
     for kind, token in [*tokens, ("end", "")]:
         if kind == "space":
             gap += token
         elif token.isascii() or kind == "end":
             if run:
-                text, run = text + _encoded(run, 76 - begun if not text.strip() else 0), ""
-                gap = gap or " " * (kind != "end")
-            text += gap + token
+                made[-1] += _encoded(run, 76 - begun if len(made) == 1 else 0)
+                run, gap = "", gap or " " * (kind != "end")
+            made.append(gap + token)
             gap = ""
         else:
             shown = _shown(kind, token)
             if run:
                 run += _unfolded(gap) + shown
-            elif text.endswith("?="):  # the space between two encoded words is not shown
-                text, run = text + " ", _unfolded(gap) + shown
+            elif made and made[-1].endswith("?="):  # the space between two encoded words is not shown
+                made.append(" ")
+                run = _unfolded(gap) + shown
             else:
-                text, run = text + (gap if not text.strip() else "\r\n" + (_unfolded(gap) or " ")), shown
+                made.append("\r\n" + (_unfolded(gap) or " ") if made else gap)
+                run = shown
             gap = ""
-    return text
+    return "".join(made)
 
 
 def _shown(kind: str, token: str) -> str:
@@ -129,19 +132,19 @@ def _unfolded(space: str) -> str:
 
 def _addresses(name: str, text: str) -> str:
     """A list of mailboxes and groups."""
-    made, part, position = "", list[_Token](), 0
+    made, part, position = list[str](), list[_Token](), 0
     begun = len(name) + 2
     while position < len(text):
         match = _ADDRESS_TOKEN.match(text, position)
         if match is None or match.lastgroup is None:
             raise Unconvertible(f"its field {name} is not ASCII, and can't be read")
         if match.lastgroup == "separator":
-            made += _mailbox(name, part, begun) + match[0]
+            made += [_mailbox(name, part, begun), match[0]]
             part, begun = [], LONGEST
         else:
             part.append((match.lastgroup, match[0]))
         position = match.end()
-    return made + _mailbox(name, part, begun)
+    return "".join(made) + _mailbox(name, part, begun)
 
 
 def _mailbox(name: str, tokens: list[_Token], begun: int) -> str:
@@ -168,7 +171,7 @@ def _part_of_address(name: str, kind: str, token: str) -> str:
     try:
         if kind == "angle":
             local, at, domain = token[1:-1].rpartition("@")
-            if local.isascii():
+            if at and local.isascii():
                 return f"<{local}{at}{ascii_domain(domain.strip())}>"
         elif kind == "word":
             return ascii_domain(token)

@@ -132,7 +132,9 @@ class _Conversion:
             )
         elif encoding not in _AS_IT_IS or kind == "message/partial":
             raise Unconvertible(f"it has 8-bit text or long lines in {encoding or kind}", "5.6.3")
-        elif kind.startswith("text/") and transfer.fitting(self._content, start, end) == "quoted-printable":
+        elif (
+            kind.startswith(("text/", "message/")) and transfer.fitting(self._content, start, end) == "quoted-printable"
+        ):
             self._write_header(header, depth, "quoted-printable", is_message=is_message)
             self._out.writelines(transfer.quoted_printable(self._content, start, end))
         else:
@@ -159,8 +161,8 @@ class _Conversion:
         line = rb"--" + re.escape(boundary) + rb"(--)?[ \t]*(?=\r\n|\Z)"
         following = re.compile(rb"\r\n" + line)
         match = re.compile(line).match(self._content, start, end) or following.search(self._content, start, end)
-        if match is None:
-            raise Unconvertible("it is multipart, and its boundary is nowhere", "5.6.3")
+        if match is None or match[1] is not None:
+            raise Unconvertible("it is multipart, and has no part", "5.6.3")
         yield b"", False, start, match.start()
         while match is not None:
             is_last = match[1] is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import smtplib
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -81,6 +82,25 @@ async def test_a_letter_of_50_mb_costs_no_100_mb(tmp_path: Path) -> None:
         assert body(taken.content) == body(large)
     assert accepted < 24 * MIB, "until its 250"
     assert sent < 90 * MIB, "until it was sent: as a whole, once"
+
+
+@pytest.mark.asyncio
+async def test_a_large_letter_that_is_converted_costs_less_than_four_times_its_size(tmp_path: Path) -> None:
+    header, line = b"Content-Type: text/plain; charset=utf-8\r\n", ("ö" * 20 + "x" * 20).encode() + b"\r\n"
+    async with LettersOnly(tmp_path / "large", extra=EXTRA) as letters:
+        letters.next_hop.eight_bit = False
+        warm = letter("warm", "warm@patron.example")
+        await letters.submit(warm, "warm@patron.example")
+        await letters.next_hop.wait_for(1)
+        large = header + warm.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" + line * (25_000_000 // len(line))
+        peak = Peak(letters.appliance.pid)
+        before = peak.begin()
+        await asyncio.to_thread(submit, letters.appliance.port, large, "large@patron.example")
+        taken = (await letters.next_hop.wait_for(2, seconds=60))[1]
+        spent = peak.value() - before
+        assert taken.content.isascii()
+        assert base64.b64decode(body(taken.content)) == body(large)
+    assert spent < 4 * len(large)
 
 
 @pytest.mark.asyncio

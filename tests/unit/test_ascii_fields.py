@@ -75,6 +75,7 @@ def test_a_field_in_ascii(field: str, ascii_form: str) -> None:
 @pytest.mark.parametrize(
     ("field", "why"),
     [
+        ("From: <größe>", "from has an address that is not ASCII"),
         ("From: größe@lib.example", "From has an address that is not ASCII"),
         ("From: <größe@lib.example>", "from has an address that is not ASCII"),
         ("To: a@b.example, G <größe@lib.example>", "to has an address that is not ASCII"),
@@ -138,7 +139,17 @@ def test_a_name_before_an_address_reads_as_what_it_was(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", [b"(" * 50_000, b'"' * 50_001, b'"\\' * 50_000, b"<" * 50_000, b" ;" * 50_000, b"= " * 50_000]
+    "piece",
+    [
+        b"(" * 50_000,
+        b'"' * 50_001,
+        b'"\\' * 50_000,
+        b"<" * 50_000,
+        b" ;" * 50_000,
+        b"= " * 50_000,
+        "ö a ".encode() * 50_000,
+        "ö ".encode() * 50_000,
+    ],
 )
 @pytest.mark.parametrize("name", ["to", "subject", "content-type"])
 def test_hostile_fields_take_no_time(name: str, piece: bytes) -> None:
