@@ -6,13 +6,15 @@ Each attempt makes the same bytes. A field that a signature the letter brought a
 
 from __future__ import annotations
 
+import re
 from email.utils import formatdate
 from functools import lru_cache
 
-from relay.mail import headers
 from relay.mail.address import ascii_domain
 from relay.outgoing.brought import brought, covered
 from relay.spool.records import Message
+
+_WANTED = re.compile(rb"^(message-id|date|auto-submitted)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
 
 def date_of(message: Message) -> str:
@@ -30,8 +32,9 @@ def missing_fields(message: Message, header: bytes, hostname: str, *, automatic:
     Each has its CRLF, and is left out where the header has it. Returned mail (null reverse-path) is not called
     automatic: others wrote it.
     """
-    lacks_id, lacks_date = headers.count(header, "message-id") == 0, headers.count(header, "date") == 0
-    is_to_say = automatic and message.reverse_path is not None and headers.count(header, "auto-submitted") == 0
+    present = {name.lower() for name in _WANTED.findall(header)}
+    lacks_id, lacks_date = b"message-id" not in present, b"date" not in present
+    is_to_say = automatic and message.reverse_path is not None and b"auto-submitted" not in present
     if not lacks_id and not lacks_date and not is_to_say:
         return b""
     signed = covered(brought(header))
