@@ -58,12 +58,34 @@ def own_message(
     about: str = "",
 ) -> NewMessage:
     """The message with that content; `about` names the delivery that it tells of."""
-    message = Message(
+    is_utf8 = not (wire_address(sender_of(institution)) + wire_address(to)).isascii()
+    message = written_by_us(
+        institution, content, now, queue_id=queue_id, message_id=message_id, smtputf8=is_utf8, about=about
+    )
+    expire_after = config.delivery_for(route.name).expire_after
+    expires_at = now + expire_after if math.isfinite(expire_after) else None
+    way = NewDelivery(str(to), route.name, route.destination, notify="NEVER", expires_at=expires_at)
+    return NewMessage(message, content, (way,))
+
+
+def written_by_us(
+    institution: Institution,
+    content: bytes,
+    now: float,
+    *,
+    queue_id: str,
+    message_id: str,
+    smtputf8: bool,
+    reverse_path: str | None = None,
+    about: str = "",
+) -> Message:
+    """What the spool has to know of a message that came from no client."""
+    return Message(
         queue_id=queue_id,
         institution=institution.name,
         source=SOURCE,
-        reverse_path=None,
-        smtputf8=not (wire_address(sender_of(institution)) + wire_address(to)).isascii(),
+        reverse_path=reverse_path,
+        smtputf8=smtputf8,
         eight_bit=not content.isascii(),
         received_at=now,
         client="",
@@ -74,7 +96,3 @@ def own_message(
         sha256=hashlib.sha256(content).hexdigest(),
         about=about,
     )
-    expire_after = config.delivery_for(route.name).expire_after
-    expires_at = now + expire_after if math.isfinite(expire_after) else None
-    way = NewDelivery(str(to), route.name, route.destination, notify="NEVER", expires_at=expires_at)
-    return NewMessage(message, content, (way,))

@@ -8,14 +8,13 @@ Promises: nobody is told when one fails (`NOTIFY=NEVER`), since whoever ordered 
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections import OrderedDict
 from typing import Any
 
 from relay.bounces.mime import fields, text_part
-from relay.bounces.own_mail import SOURCE, own_hostname, sender_of
+from relay.bounces.own_mail import SOURCE, own_hostname, sender_of, written_by_us
 from relay.bounces.words import Templates, local_time
 from relay.config.institutions import Institution
 from relay.config.settings import Config
@@ -30,7 +29,7 @@ from relay.outgoing.assemble import Assembler, OutgoingMail
 from relay.outgoing.forms import EVERYTHING
 from relay.outgoing.sign import Signer
 from relay.routing.conditions import Arrival
-from relay.spool.records import Delivery, Message, NewMessage
+from relay.spool.records import Delivery, NewMessage
 
 KEPT = 20
 """Letters that are remembered."""
@@ -70,20 +69,14 @@ class Trials:
             "MIME-Version: 1.0",
         ]
         content = "\r\n".join(head).encode("utf-8") + b"\r\n" + text_part(words.text)
-        message = Message(
+        message = written_by_us(
+            sender,
+            content,
+            now,
             queue_id=queue_id,
-            institution=sender.name,
-            source=SOURCE,
-            reverse_path=str(sender_of(sender)),  # what the next hop sees is the institution's, as of any letter
-            smtputf8=not content.isascii(),
-            eight_bit=not content.isascii(),
-            received_at=now,
-            client="",
-            helo="",
-            protocol="",
             message_id=message_id,
-            size=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
+            smtputf8=not content.isascii(),
+            reverse_path=str(sender_of(sender)),  # what the next hop sees is the institution's, as of any letter
         )
         arrival = Arrival(
             sender.name, SOURCE, recipient, message.reverse_path, (sender_of(sender).domain,), message.size, now
