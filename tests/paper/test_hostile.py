@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from PIL import Image
 from relay.config.printers import Rendering
 from relay.config.profiles import BUILT_IN_PROFILES
 from relay.errors import RendererDied, RenderError
+from relay.slips import pool as pool_module
 from relay.slips.pool import RenderPool
 from relay.slips.slip import Slip
 from tests.unit.slips.hostile import catalogue
@@ -137,14 +139,16 @@ def new_trap(folder: Path) -> Iterator[tuple[Trap, Listener]]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bench(trap: tuple[Trap, Listener]) -> AsyncIterator[Bench]:
     """One pool for the whole catalogue, as a service has one for all mail."""
-    pool = RenderPool(SETTINGS)
-    await pool.start()
-    bench = Bench(pool, *trap, await pool.render(GOOD, A4))
-    watcher = asyncio.create_task(bench.watch_memory())
-    yield bench
-    watcher.cancel()
-    await asyncio.gather(watcher, return_exceptions=True)
-    await pool.stop()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pool_module, "RECYCLE", sys.maxsize)  # a child that goes has died of a letter
+        pool = RenderPool(SETTINGS)
+        await pool.start()
+        bench = Bench(pool, *trap, await pool.render(GOOD, A4))
+        watcher = asyncio.create_task(bench.watch_memory())
+        yield bench
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+        await pool.stop()
 
 
 async def assert_harmless(bench: Bench, hostile: Hostile) -> None:
