@@ -26,8 +26,6 @@ _SIMPLE_MAILBOX = re.compile(rf"""(?:(?:{_ATOM} )+|"[^"\\]*" )?<{_ATOM}(?:\.{_AT
 """What nearly every From field is: a name of words or in quotes, and one address. The rest is read token by token."""
 
 _MESSAGE_ID = re.compile(rb"^message-id[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
-
-
 _TLS_REQUIRED = re.compile(rb"^tls-required[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
 
 _NO_FIELD = "the header has a line that is not a field"
@@ -54,23 +52,21 @@ def section(message: bytes) -> bytes:
 
 def fields(header: bytes) -> Iterator[tuple[str, bytes]]:
     """Name (lower case) and raw value of each field, from the top; HeaderError at a line that is none."""
-    position = 0
-    while position < len(header):
-        match = _FIELD.match(header, position)
-        if not match:
-            raise HeaderError(_NO_FIELD)
-        yield match[1].decode("ascii").lower(), match[2]
-        position = match.end()
+    return ((match[1].decode("ascii").lower(), match[2]) for match in _matches(header))
 
 
 def pieces(header: bytes) -> Iterator[tuple[str, bytes]]:
     """Name (lower case) and all bytes of each field, which together are the header; HeaderError as `fields`."""
+    return ((match[1].decode("ascii").lower(), match[0]) for match in _matches(header))
+
+
+def _matches(header: bytes) -> Iterator[re.Match[bytes]]:
     position = 0
     while position < len(header):
         match = _FIELD.match(header, position)
         if not match:
             raise HeaderError(_NO_FIELD)
-        yield match[1].decode("ascii").lower(), match[0]
+        yield match
         position = match.end()
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from io import BytesIO
@@ -27,6 +26,7 @@ from relay.slips import symbols
 from relay.slips.bars import Barcode
 from relay.slips.copies import Copies
 from relay.slips.parts import Picture
+from relay.slips.recent import MOST_PIXELS_KEPT, Recent
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 25_000_000
@@ -35,11 +35,8 @@ MAX_SEARCHED = 8_000_000
 """Pixels of one letter that are searched for barcodes; noise takes a second for five million."""
 MAX_NOTES = 20
 CSS_DPI = 96.0
-KEPT = 24
-MOST_PIXELS_KEPT = 100_000
-"""Of a picture, at four bytes each at the most: all that are kept take 10 MB."""
 
-_kept: OrderedDict[bytes, Drawable] = OrderedDict()
+_kept: Recent[bytes, Drawable] = Recent()
 
 _REMOTE = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//|(?:https?|ftp|file|blob|chrome|about|javascript):", re.IGNORECASE)
 
@@ -64,16 +61,15 @@ def decode(content: bytes, *, most: int = symbols.MAX_PIXELS) -> Drawable | None
     """The picture in these bytes, or None. Whole, so that nothing fails later in the layout.
 
     One of more than `most` pixels is not searched for barcodes, but for those that are plain to see. An institution's
-    logo comes with all its letters: small pictures without barcodes are kept, the KEPT that were used last.
+    logo comes with all its letters: small pictures without barcodes are kept, those that were used last.
     """
     key = blake2b(content).digest()
-    drawable = _kept.pop(key, None)
-    if drawable is None or drawable.searched > most:
-        drawable = _decoded(content, most)
+    kept = _kept.get(key)
+    if kept is not None and kept.searched <= most:
+        return kept
+    drawable = _decoded(content, most)
     if drawable is not None and not drawable.looks_like_a_barcode and drawable.pixels <= min(most, MOST_PIXELS_KEPT):
-        _kept[key] = drawable
-        if len(_kept) > KEPT:
-            _kept.popitem(last=False)
+        _kept.put(key, drawable)
     return drawable
 
 

@@ -4,7 +4,7 @@ Does: keeps style sheets that were parsed (those of the page template, and an in
 its letters); drops styles of pseudo-elements that no slip has; puts the pixels of a PNG into the PDF as they are
 compressed already, and compresses those of a logo once.
 Promises: the same page. A sheet that has more in it than rules and the page's size is parsed again each time, as is a
-long one; kept are the KEPT that were used last, and as many small pictures, whatever a letter brings.
+long one; kept are those that were used last (`recent`), and as many small pictures, whatever a letter brings.
 Refuses: to touch a WeasyPrint that is built differently; `install` says so.
 Known limits: knows three places of WeasyPrint 70 by name; the tests compare both ways.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import re
 import zlib
-from collections import OrderedDict
 from hashlib import blake2b
 from typing import Any, BinaryIO
 
@@ -24,9 +23,8 @@ from weasyprint import CSS, HTML
 from weasyprint.text.fonts import FontConfiguration
 from weasyprint.urls import URLFetcher
 
-KEPT = 24
-MOST_PIXELS_KEPT = 100_000
-"""Of a picture: at four bytes each all that are kept take at most 10 MB."""
+from relay.slips.recent import MOST_PIXELS_KEPT, Recent
+
 LONGEST_KEPT = 16 * 1024
 """Characters of a style sheet. What is parsed takes some fifty times as much, so all that are kept some 20 MB."""
 
@@ -81,7 +79,7 @@ def _shortened(sheet: CSS) -> CSS:
 
 
 def _parsed_once(long_way: Any) -> Any:
-    kept: OrderedDict[tuple[str, Any, Any], CSS] = OrderedDict()
+    kept: Recent[tuple[str, Any, Any], CSS] = Recent()
 
     def parse(string: str | None = None, **given: Any) -> CSS:
         if string is None or len(string) > LONGEST_KEPT or not _is_only_rules(string):
@@ -90,10 +88,7 @@ def _parsed_once(long_way: Any) -> Any:
         sheet = kept.get(key)
         if sheet is None:
             # With a list of its own for the rules of pages, where a document has one for all of its sheets.
-            sheet = kept[key] = long_way(string=string, **{**given, "page_rules": None, "layers": None})
-            if len(kept) > KEPT:
-                kept.popitem(last=False)
-        kept.move_to_end(key)
+            sheet = kept.put(key, long_way(string=string, **{**given, "page_rules": None, "layers": None}))
         return sheet
 
     parse.long_way = long_way  # type: ignore[attr-defined]
@@ -107,7 +102,7 @@ def _is_only_rules(css: str) -> bool:
 
 
 def _compressed_once(long_way: Any) -> Any:
-    kept: OrderedDict[tuple[str, tuple[int, int], bytes], bytes] = OrderedDict()
+    kept: Recent[tuple[str, tuple[int, int], bytes], bytes] = Recent()
 
     def png_data(picture: Any) -> bytes:
         content = _own_content(picture)
@@ -116,12 +111,8 @@ def _compressed_once(long_way: Any) -> Any:
         if picture.width * picture.height > MOST_PIXELS_KEPT:
             return bytes(long_way(picture))
         key = picture.mode, picture.size, blake2b(picture.tobytes()).digest()  # an institution's logo, letter by letter
-        if key not in kept:
-            kept[key] = long_way(picture)
-            if len(kept) > KEPT:
-                kept.popitem(last=False)
-        kept.move_to_end(key)
-        return kept[key]
+        found = kept.get(key)
+        return kept.put(key, bytes(long_way(picture))) if found is None else found
 
     png_data.long_way = long_way  # type: ignore[attr-defined]
     return png_data

@@ -57,8 +57,6 @@ MOST_ABORTS = 3
 
 _STATES = {Verdict.PRINTED: State.DELIVERED, Verdict.REFUSED: State.HELD, Verdict.UNCERTAIN: State.UNCERTAIN}
 
-"""The evidence of a slip that was not printed, since it is on paper already under another name."""
-
 LONGEST_WAIT = 15.0
 """Seconds until a slip is tried again for which CUPS was not to be had; those behind it wait too."""
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from tests.harness.institution import DOMAIN, SELECTOR
 from tests.harness.letters_only import LettersOnly
 from tests.harness.next_hop import NextHop, Taken
 from tests.harness.postfix import Postfix, can_run_postfix
-from tests.harness.process import SYSTEM_PATH, find_program
+from tests.harness.process import find_program
 from tests.harness.waiting import LOCALHOST, free_ports, until
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus"
@@ -33,18 +32,11 @@ HEADER = f"From: Circ <circ@{DOMAIN}>\r\nSubject: due\r\nDate: Sat, 21 Nov 2026 
 MIME = b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n"
 
 
-def has_mail_dkim() -> bool:
-    return (
-        Path("/usr/share/perl5/Mail/DKIM/Verifier.pm").exists() and shutil.which("perl", path=SYSTEM_PATH) is not None
-    )
-
-
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(
         not can_run_postfix(), reason="needs root, and Postfix: the machine may have another mail server"
     ),
-    pytest.mark.skipif(not has_mail_dkim(), reason="Mail::DKIM (libmail-dkim-perl) is not installed"),
 ]
 
 

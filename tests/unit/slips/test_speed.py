@@ -19,9 +19,12 @@ from weasyprint.layout import percent
 from weasyprint.pdf import fonts
 
 from relay.config.profiles import BUILT_IN_PROFILES, Profile
-from relay.slips import reuse, shortcuts, subsets
+from relay.slips import recent, reuse, shortcuts, subsets
+from relay.slips.images import decode
+from relay.slips.png import png_of
 from relay.slips.render import Renderer
 from relay.slips.slip import Occasion
+from relay.slips.symbols import drawn
 from tests.harness.samples import Item, request_slip
 
 METHODS = (
@@ -198,7 +201,7 @@ def test_a_sheet_that_says_more_or_is_long_is_parsed_again(css: str) -> None:
 def test_no_more_sheets_are_kept_than_are_said() -> None:
     use_the_short_way()
     first = parsed("p { top: 0 }")
-    for number in range(1, reuse.KEPT + 1):
+    for number in range(1, recent.KEPT + 1):
         parsed(f"p {{ top: {number}px }}")
     assert parsed("p { top: 0 }") is not first
 
@@ -216,6 +219,31 @@ def test_pixels_in_the_pdf_are_those_of_the_picture(mode: str) -> None:
     for source in (Image.open(png(picture)), picture):
         content = images.RasterImage._get_png_data(source)
         assert zlib.decompress(content) == zlib.decompress(reuse._pixels(png(picture)))
+
+
+def test_bars_written_our_way_are_the_same_picture() -> None:
+    bars = Image.effect_noise((37, 3), 90).convert("L").resize((37, 24), Image.Resampling.NEAREST)
+    with Image.open(io.BytesIO(png_of(bars))) as read:
+        assert (read.mode, read.size, read.tobytes()) == ("L", bars.size, bars.tobytes())
+
+
+def test_a_logo_is_looked_at_once_and_a_barcode_each_time() -> None:
+    logo = png(Image.effect_noise((60, 40), 90)).getvalue()
+    assert decode(logo) is decode(logo)
+    barcode = drawn("31187003", "Code128")
+    assert barcode is not None
+    content = png(barcode.resize((barcode.width * 3, 60), Image.Resampling.NEAREST)).getvalue()
+    first, second = decode(content), decode(content)
+    assert first is not None
+    assert first.looks_like_a_barcode
+    assert first is not second
+
+
+def test_a_picture_that_was_not_searched_is_not_known_next_time() -> None:
+    picture = png(Image.effect_noise((61, 40), 90)).getvalue()
+    unsearched = decode(picture, most=10)
+    assert decode(picture) is not unsearched
+    assert decode(picture) is decode(picture)
 
 
 def _forged(size: tuple[int, int], rows: bytes) -> Image.Image:
