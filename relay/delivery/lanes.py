@@ -24,7 +24,7 @@ REMEMBERED_FOR = 10.0
 """Seconds for which a destination that was served is still trusted, so that its next few messages need no probe."""
 
 LOST_IN_A_ROW = 3
-"""Transactions lost one after the other, with none done, that count like a host that can't be reached."""
+"""Deliveries lost in the middle, with none done between them, that count like a host that can't be reached."""
 
 
 class Route:
@@ -85,7 +85,7 @@ class Lane:
         self._failures = 0
         self._failed_at = 0.0
         self._used_at = -inf
-        self._lost = 0
+        self._lost: set[Key] = set()
         self._waiting: list[tuple[Key, Delivery]] = []
 
     @property
@@ -203,12 +203,16 @@ class Lane:
 
     def went_well(self) -> None:
         """The destination answered."""
-        self._trusted, self._failures, self._lost = True, 0, 0
+        self._trusted, self._failures = True, 0
+        self._lost.clear()
 
-    def lost(self) -> float | None:
-        """A transaction was lost in the middle; the seconds to shut the lane for when that happens too often."""
-        self._lost += 1
-        return self.unreachable() if self._lost >= LOST_IN_A_ROW else None
+    def lost(self, key: Key) -> float | None:
+        """The transaction of a delivery was lost in the middle; the seconds to shut the lane for when too many were.
+
+        One that is lost again and again counts once: it says something of that message, not of the destination.
+        """
+        self._lost.add(key)
+        return self.unreachable() if len(self._lost) >= LOST_IN_A_ROW else None
 
     def unreachable(self) -> float | None:
         """The destination could not be reached; the seconds to shut the lane for, None when it is shut already."""
@@ -218,7 +222,7 @@ class Lane:
         wait = min(limits.backoff_first * 2.0 ** min(self._failures, 32), limits.backoff_longest)
         self._failures += 1
         self._failed_at = time.monotonic()
-        self._lost = 0
+        self._lost.clear()
         self._trusted = _is_trusted_at_first(limits)
         self.is_shut = True
         return wait * (1 + random.random() / 10)  # noqa: S311 - jitter, no secret

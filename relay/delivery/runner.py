@@ -313,7 +313,7 @@ class Runner:
 
         def answered(outcome: Outcome) -> None:
             nonlocal has_place
-            self._learn(lane, outcome)
+            self._learn(lane, delivery.key, outcome)
             if outcome.state is State.DELIVERED:
                 # The way out is free again; the next one need not wait until this one is recorded.
                 has_place = False
@@ -352,14 +352,14 @@ class Runner:
             if (lane.is_behind or lane.is_shared) and not lane.is_full:
                 self._wake.set()
 
-    def _learn(self, lane: Lane, outcome: Outcome) -> None:
+    def _learn(self, lane: Lane, key: Key, outcome: Outcome) -> None:
         """What an attempt says of its destination."""
         shut_for = None
         match outcome.trouble:
             case "unreachable":
                 shut_for = lane.unreachable()
             case "lost":
-                shut_for = lane.lost()
+                shut_for = lane.lost(key)
             case _:
                 lane.went_well()
         if shut_for is not None:

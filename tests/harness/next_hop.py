@@ -4,7 +4,8 @@ Each message becomes `<n>.eml` (the bytes as they were sent, dot-stuffing undone
 (empty for the null path), rcpt_to, tls, helo, user and connection (the how-manieth). The .json comes last, so a
 message is complete when it has one.
 
-By recipient: tempfail*@ is answered 450, permfail*@ 550, hang*@ never; the rest is taken. Tests script more with
+By recipient: tempfail*@ is answered 450, permfail*@ 550, hang*@ never, break*@ by the end of the connection;
+the rest is taken. Tests script more with
 `refuse_next` and `drop_next`; each counts for one occasion and is used up.
 
 Offers STARTTLS when it has a certificate, AUTH (over TLS) when it has a user: PLAIN and LOGIN with its password,

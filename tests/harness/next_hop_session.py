@@ -182,6 +182,9 @@ class _Answers:
             return "550 5.1.1 no such mailbox"
         if name.startswith("hang"):
             await asyncio.Event().wait()
+        if name.startswith("break"):
+            conversation.cut()
+            return "421 4.3.0 never seen"
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 recipient ok"
 

@@ -263,6 +263,7 @@ async def test_a_destination_that_hangs_delays_only_itself(story: Story) -> None
     number = await story.submit(samples.patron_letter(recipient="quick@patron.example"), "quick@patron.example")
     await story.settled(number, seconds=5)
     assert story.deliveries(stuck)[0].state == "active"
+    await give_up(story, stuck)
 
 
 async def test_rules_hold_and_drop(story: Story) -> None:

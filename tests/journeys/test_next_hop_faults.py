@@ -18,10 +18,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from relay.delivery.lanes import LOST_IN_A_ROW
 from relay.spool.engine import Place
 from relay.spool.histories import AttemptLine, DeliveryHistory, message_history
+from relay.spool.queries import list_deliveries
 from tests.harness import samples
 from tests.harness.faulty_hop import CLOSE, HANG, FaultyHop, Stage
+from tests.harness.letters_only import LettersOnly, letter
 from tests.harness.playground import Playground
 from tests.harness.waiting import free_ports, until
 from tests.journeys.story import Story
@@ -256,8 +259,8 @@ async def test_verified_tls_never_falls_back_to_plain_text(scene: Scene, name: s
 async def test_one_recipient_of_three_that_is_refused_fails_alone(scene: Scene) -> None:
     story = scene.story
     recipients = ("one@patron.example", "permfail-two@patron.example", "three@patron.example")
-    letter = samples.patron_letter(recipient=recipients[0])
-    number = await story.submit(letter, *recipients, sender="three@exlibrisgroup.example")
+    mail = samples.patron_letter(recipient=recipients[0])
+    number = await story.submit(mail, *recipients, sender="three@exlibrisgroup.example")
 
     def states() -> list[str]:
         return [line.state for line in story.deliveries(number)]
@@ -279,10 +282,26 @@ async def test_a_dead_next_hop_is_asked_by_one_delivery_at_a_time(tmp_path: Path
     }
     async with Playground(tmp_path / "dead", extra=extra) as playground:
         story = Story(playground)
-        letter = samples.patron_letter(recipient="a@dead.example")
-        first = await story.submit(letter, "a@dead.example")
+        mail = samples.patron_letter(recipient="a@dead.example")
+        first = await story.submit(mail, "a@dead.example")
         await story.settled(first, state="deferred")
-        others = [await story.submit(letter, f"{n}@dead.example") for n in range(20)]
+        others = [await story.submit(mail, f"{n}@dead.example") for n in range(20)]
         quick = await story.submit(samples.patron_letter(recipient="b@patron.example"), "b@patron.example")
         await story.settled(quick)
         assert {(line.state, line.attempts) for line in story.deliveries(*others)} == {("queued", 0)}
+
+
+async def test_one_letter_that_breaks_every_connection_holds_up_nobody_else(tmp_path: Path) -> None:
+    """It says something of that letter, not of the next hop, which gets no rest for it."""
+    extra = {"delivery": {"retry_first": "1s", "retry_longest": "1s"}}
+    async with LettersOnly(tmp_path / "broken", extra=extra) as letters:
+
+        def attempts() -> int:
+            return sum(line.attempts for line in list_deliveries(Place.file(letters.spool), limit=10))
+
+        await letters.submit(letter("bad", "break@patron.example"), "break@patron.example")
+        await until(lambda: attempts() > LOST_IN_A_ROW, "several attempts")
+        await letters.submit(letter("good", "good@patron.example"), "good@patron.example")
+        (taken,) = await letters.next_hop.wait_for(1, seconds=5)
+        assert taken.rcpt_to == ["good@patron.example"]
+        assert "event=backoff" not in letters.appliance.log.read_text(encoding="utf-8")

@@ -227,11 +227,21 @@ async def test_somebody_who_knows_better_opens_a_lane(start: Callable[[Limits], 
 async def test_transactions_that_are_lost_in_a_row_shut_a_lane() -> None:
     lane = Lane("default", Route("default", Limits(5, 5, backoff_first=1.0, backoff_longest=8.0)), is_behind=False)
     lane.went_well()
-    assert [lane.lost() for _ in range(LOST_IN_A_ROW - 1)] == [None] * (LOST_IN_A_ROW - 1)
-    shut_for = lane.lost()
+    assert [lane.lost((f"SG{number}", 0)) for number in range(LOST_IN_A_ROW - 1)] == [None] * (LOST_IN_A_ROW - 1)
+    shut_for = lane.lost(("another", 0))
     assert shut_for is not None
     assert 1.0 <= shut_for <= 1.1
     assert not lane.may_start
+
+
+async def test_one_delivery_that_is_lost_again_and_again_shuts_nothing() -> None:
+    lane = Lane("default", Route("default", Limits(5, 5, backoff_first=1.0, backoff_longest=8.0)), is_behind=False)
+    lane.went_well()
+    assert [lane.lost(("one", 0)) for _ in range(20)] == [None] * 20
+    assert lane.may_start
+    assert lane.lost(("two", 0)) is None
+    lane.went_well()
+    assert [lane.lost(("two", 0)), lane.lost(("three", 0))] == [None, None], "the count begins anew"
 
 
 async def test_the_rest_of_a_lane_grows_up_to_its_longest() -> None:
