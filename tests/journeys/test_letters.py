@@ -209,7 +209,7 @@ async def give_up(story: Story, number: str) -> None:
         await process.wait()  # while an attempt runs it is refused
         return all(line.state in ("cancelled", "failed") for line in story.deliveries(number))
 
-    await until(has_ended, f"{number} to be cancelled")
+    await until(has_ended, f"{number} to be cancelled", seconds=90)
 
 
 async def test_a_refused_recipient_fails_and_a_busy_one_is_tried_again(story: Story) -> None:
