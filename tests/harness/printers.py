@@ -158,13 +158,13 @@ class VirtualPrinter:
 
     async def fault(self, what: str) -> None:
         """Break it (`media-empty`, `abort`, `slow 3`, `offline`); returns when it is so."""
-        self.fault_file.write_text(what + "\n")
+        self._break(what)
         if what == "offline":
             await until(lambda: not self.is_on, f"printer {self.name} to go offline")
 
     async def mend(self) -> None:
         """Make it healthy; returns when it takes jobs."""
-        self.fault_file.write_text("")
+        self._break("")
         await until(lambda: self.is_on and port_is_open(self.port), f"printer {self.name} to come back")
 
     def hang(self) -> None:
@@ -207,6 +207,12 @@ class VirtualPrinter:
     async def _switch_off(self) -> None:
         await self._process.kill()
         (self.folder / "coming").unlink(missing_ok=True)
+
+    def _break(self, what: str) -> None:
+        """In one step: between two faults the file must never be read as empty, which prints what waits."""
+        new = self.folder / "fault.new"
+        new.write_text(f"{what}\n")
+        new.replace(self.fault_file)
 
     def _answers(self) -> bool:
         if not self._process.alive:
