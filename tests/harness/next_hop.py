@@ -5,8 +5,7 @@ Each message becomes `<n>.eml` (the bytes as they were sent, dot-stuffing undone
 message is complete when it has one.
 
 By recipient: tempfail*@ is answered 450, permfail*@ 550, hang*@ never, break*@ by the end of the connection;
-the rest is taken. Tests script more with
-`refuse_next` and `drop_next`; each counts for one occasion and is used up.
+the rest is taken. Tests script more with `refuse_next` and `drop_next`; each counts for one occasion and is used up.
 
 Offers STARTTLS when it has a certificate, AUTH (over TLS) when it has a user: PLAIN and LOGIN with its password,
 XOAUTH2 with its token, which may change. Besides SIZE; 8BITMIME and SMTPUTF8, unless it is told not to; DSN, and over
