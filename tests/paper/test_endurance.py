@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import os
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -20,10 +23,14 @@ from relay.config.profiles import BUILT_IN_PROFILES, Profile
 from relay.errors import RendererDied, RenderError
 from relay.slips import pool as pool_module
 from relay.slips.pool import RenderPool
+from relay.slips.render import Renderer
 from tests.harness import samples
 from tests.unit.slips.letters import letter
 
 GROWTH = 1.10
+ROUNDS = 8
+STEP = 256 * 1024
+"""What a round of 15 slips may leave behind in a renderer, in bytes: RECYCLE slips are then 8 MiB."""
 TO = "desk@lib.example"
 A4, A5, LETTER, RECEIPT = BUILT_IN_PROFILES[:4]
 DEADLY = letter("<p style='margin-left: calc(0px / 0)'>x</p>")
@@ -134,11 +141,45 @@ def assert_children_are_level(sizes: list[int]) -> None:
 
 
 @pytest.mark.asyncio
-async def test_memory_stays_level_over_several_generations_of_children(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_memory_of_the_service_stays_level_over_several_generations_of_children(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(pool_module, "RECYCLE", 20)
-    service, children = await endure(120, first=40, deadly_every=60)
+    service, _ = await endure(120, first=40, deadly_every=60)
     assert_service_is_level(service)
-    assert_children_are_level(children)
+
+
+def print_heap_after_each_round() -> None:
+    """In a process of its own with PYTHONMALLOC=malloc: print the bytes that malloc has given out, round by round."""
+
+    class Mallinfo(ctypes.Structure):
+        _fields_ = [(f"field{number}", ctypes.c_size_t) for number in range(10)]
+
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = Mallinfo
+    renderer = Renderer(max_pages=50)
+    for start in range(0, ROUNDS * len(kinds()), len(kinds())):
+        for number, (make, profile) in enumerate(kinds(), start):
+            renderer.render(make(number), profile)
+        gc.collect()
+        heap = mallinfo()
+        print(heap.field7 + heap.field4, flush=True)  # uordblks, hblkhd: in use on the heap, and mapped by itself
+
+
+def test_a_renderer_does_not_keep_memory_of_its_slips() -> None:
+    """What it holds is counted, not the size of its process: that makes jumps when the heap gets holes."""
+    run = subprocess.run(
+        [sys.executable, "-c", f"from {__name__} import *; print_heap_after_each_round()"],
+        env={**os.environ, "PYTHONMALLOC": "malloc"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    sizes = [int(line) for line in run.stdout.split()]
+    assert len(sizes) == ROUNDS
+    steps = [after - before for before, after in pairwise(sizes)]
+    assert statistics.median(steps[2:]) <= STEP, f"grew by {steps} bytes"
 
 
 @pytest.mark.prove
