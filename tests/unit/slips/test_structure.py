@@ -283,7 +283,7 @@ def test_any_bytes_are_a_letter_or_a_refusal(pieces: list[bytes]) -> None:
 )
 @pytest.mark.parametrize("head", ["text/html", "text/plain; format=flowed", "multipart/mixed"])
 def test_hostile_bodies_end_in_time(body: bytes, head: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with contextlib.suppress(RenderError):
         read_letter(raw(f"Content-Type: {head}\r\nContent-Transfer-Encoding: quoted-printable", body))
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10

@@ -167,7 +167,7 @@ def test_xml_of_a_letter_is_known(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["<!---->" * 600, "<!--" * 2000, "<?xml " * 1000, " " * 8000, "<!DOCTYPE x>" * 500])
 def test_beginnings_made_to_take_long_do_not(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert not looks_like_html(text)
     assert not is_letter_xml(text)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
