@@ -123,7 +123,7 @@ def _table(config: Config, domain: str) -> DkimKey:
         where = f"the key of {first.domain} stands in a file or variable of its own" if first else "there is no key"
         raise StartError(
             f"{where}; to rotate it, move it to FOLDER/SELECTOR.pem, and put key_folder = FOLDER in the place of "
-            "selector and key_file in [[institutions.dkim]] (README, Change the DKIM key)"
+            "selector and key_file in [[institutions.dkim]] (docs/letters.md, Keys)"
         )
     if len(found) > 1:
         raise StartError(f"which one? --domain {', --domain '.join(sorted(t.domain for t in found.values()))}")

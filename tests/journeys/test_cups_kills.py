@@ -2,7 +2,7 @@
 
 That holds with the settings of config/cupsd-snippet.conf, by which CUPS writes down once an hour what it does. As it
 comes it does so every half minute, and what it had written down that it had begun it begins again by itself when it is
-killed (README, known limits): that is counted and told.
+killed (docs/limits.md): that is counted and told.
 """
 
 from __future__ import annotations

@@ -364,7 +364,7 @@ async def test_a_program_is_run_once_for_all_who_wait_and_again_when_its_token_e
         assert program.count == 3
 
 
-async def test_a_token_is_had_from_an_authorisation_server_as_the_readme_says(
+async def test_a_token_is_had_from_an_authorisation_server_as_the_guide_says(
     certificates: Certificates, tmp_path: Path
 ) -> None:
     curl = shutil.which("curl")
@@ -379,7 +379,7 @@ async def test_a_token_is_had_from_an_authorisation_server_as_the_readme_says(
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body))
         writer.close()
 
-    lines = [line.strip() for line in said_in_readme() if line.startswith("    data-urlencode = ")]
+    lines = [line.strip() for line in said_in_the_guide() if line.startswith("    data-urlencode = ")]
     server = await asyncio.start_server(answer, LOCALHOST, 0)
     async with server, cloud(certificates, tmp_path, "a.token") as hop:
         url = f"http://{LOCALHOST}:{server.sockets[0].getsockname()[1]}/TENANT/oauth2/v2.0/token"
@@ -391,8 +391,8 @@ async def test_a_token_is_had_from_an_authorisation_server_as_the_readme_says(
     assert set(parse_qs(form.decode())) == {"grant_type", "client_id", "client_secret", "scope"}
 
 
-def said_in_readme() -> list[str]:
-    return (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").splitlines()
+def said_in_the_guide() -> list[str]:
+    return (Path(__file__).parents[2] / "docs" / "letters.md").read_text(encoding="utf-8").splitlines()
 
 
 async def test_a_token_that_is_refused_is_had_anew_once(

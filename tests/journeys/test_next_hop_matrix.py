@@ -1,4 +1,4 @@
-"""Each TLS policy of a next hop, against each certificate that a host may show: the outcome is what README.md says.
+"""Each TLS policy of a next hop, against each certificate that a host may show: the outcome is as in docs/letters.md.
 
 The hosts are Postfix and the bench's own; what they saw of TLS is compared with what we say of it.
 """
@@ -26,7 +26,7 @@ from tests.harness.way_out import send
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "letters.md"
 CERTIFICATES = ("good", "expired", "other-name", "self-signed")
 HOSTS = (*CERTIFICATES, "no TLS")
 WORDS = {
@@ -51,8 +51,8 @@ class Hosts:
 
 
 def table() -> dict[str, list[str]]:
-    """The rows of the table in README.md: a policy, and its outcome at each host."""
-    rows = [line.strip("| \n").split(" | ") for line in README.read_text(encoding="utf-8").splitlines() if "|" in line]
+    """The rows of the table in docs/letters.md: a policy, and its outcome at each host."""
+    rows = [line.strip("| \n").split(" | ") for line in GUIDE.read_text(encoding="utf-8").splitlines() if "|" in line]
     head = next(i for i, row in enumerate(rows) if row[0] == "the host's certificate is")
     assert tuple(rows[head][1:]) == (
         "good",

@@ -1,4 +1,4 @@
-"""Printers that misbehave: for each row of the README's table a fault is made, slips keep arriving, and it is mended.
+"""Printers that misbehave: for each row of the table in docs/printing.md a fault is made, and mended as slips arrive.
 
 Each time every slip is on paper once, in the order in which they arrived. What it took is printed as a table (`-s`).
 """
@@ -41,7 +41,7 @@ class Row:
     while_printing: bool = False
     "Whether it is made when the first slip is at the printer already."
     may_be_twice: bool = False
-    "Whether CUPS may have begun that one again before it was taken from it (README, known limits)."
+    "Whether CUPS may have begun that one again before it was taken from it (docs/limits.md)."
     may_be_uncertain: bool = False
     "Whether nobody can know what became of that one: then a person is asked."
 

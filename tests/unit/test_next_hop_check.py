@@ -16,7 +16,7 @@ from tests.harness.certificates import make
 from tests.unit.conftest import Tree
 from tests.unit.test_config import write
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "letters.md"
 
 
 def checked(folder: Path, tree: Tree, **settings: Any) -> Any:
@@ -88,8 +88,8 @@ def test_authorities_and_place_of_policies_that_can_t_be_used(
     assert f"mta_sts.policies: the folder {tmp_path}/nowhere does not exist or can't be written" in result.stderr
 
 
-def test_the_examples_of_the_readme_are_right(tmp_path: Path, tree: Tree) -> None:
-    section = README.read_text(encoding="utf-8").partition("\n### Next hops\n")[2].partition("\n### ")[0]
+def test_the_examples_of_the_guide_are_right(tmp_path: Path, tree: Tree) -> None:
+    section = GUIDE.read_text(encoding="utf-8").partition("\n## Next hops\n")[2].partition("\n## ")[0]
     example = section.partition("```toml\n")[2].partition("```")[0].replace("/usr/bin/curl", "/bin/true")
     for path in re.findall(r'"(/etc/slip-relay/[^"]+)"', example):
         (tmp_path / Path(path).name).write_text("0123456789abcdef")
