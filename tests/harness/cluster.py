@@ -39,6 +39,9 @@ from tests.harness.waiting import until
 FIRST_PORT = 13
 """Where the ports of the nodes begin, of those that a playground has."""
 
+OF_PRINTING = ("create_job:", "send_document:", "document:", "pending:")
+"""How the points begin that only a node with slips comes by."""
+
 
 @dataclass(frozen=True, slots=True)
 class Death:
@@ -140,6 +143,17 @@ class Cluster:
     def letters_to(self, node: Node) -> Traffic:
         """A client that knows one node only."""
         return Traffic([node.port], letters=1, name="one")
+
+    async def arm(self, node: Node, point: str, passes: int = 1, *, sends: str = "KILL") -> None:
+        """Starts a node anew, that is to die or fall asleep at a point.
+
+        A printer's slips go on coming from the node that has some of them: for a point of printing the others are away
+        until this one has begun.
+        """
+        others = [other for other in self.nodes if other is not node and point.startswith(OF_PRINTING)]
+        await asyncio.gather(*(each.appliance.stop() for each in (node, *others)))
+        await node.start(point, passes, sends=sends)
+        await asyncio.gather(*(other.start() for other in others))
 
     async def kill(self, node: Node) -> Death:
         """SIGKILL; or, where the node was started with a point to die at, waits for that."""

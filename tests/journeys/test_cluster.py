@@ -105,8 +105,7 @@ async def test_a_node_that_falls_asleep_holds_nobody_up_and_changes_nothing_when
         first, second = cluster.nodes
         async with cluster.traffic(letters=3) as traffic, cluster.letters_to(second) as steady:
             for point in ("settle: written", "send_document: before", "dot: answered, not settled", "renew: written"):
-                await first.appliance.stop()
-                await first.start(point, sends="STOP")
+                await cluster.arm(first, point, sends="STOP")
                 await cluster.asleep(first)
                 await until(lambda: not cluster.held(first), "its work to be taken over", seconds=60)
                 await until(partial(has, steady, len(steady.answered) + 3), "the other node to take mail", seconds=60)
@@ -166,8 +165,7 @@ async def test_nodes_and_database_fail_again_and_again(tmp_path: Path, capsys: p
 async def killed(cluster: Cluster, node: Node, point: str | None) -> list[float]:
     """Kills a node, at a point or at once, and starts it again when its work was taken over: the seconds that took."""
     if point is not None:
-        await node.appliance.stop()
-        await node.start(point, random.randint(1, 4))
+        await cluster.arm(node, point, random.randint(1, 4))
     death = await cluster.kill(node)
     seconds = [await cluster.taken_over(death)] if death.letters else []
     await node.start()
