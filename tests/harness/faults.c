@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -132,7 +133,7 @@ static int is_watched(const char *path)
     return watched != NULL && getenv("BENCH_FAULTS_LOG") != NULL && matches(path, watched);
 }
 
-/* Appends a record, in one piece; keeps errno as it is. */
+/* Appends a record, in one piece; keeps errno as it is. The lock is for who sends SIGKILL, which would cut one. */
 static void record(const char *call, const char *path, long offset, long result, const struct iovec *data, int parts)
 {
     int before = errno, count = 1;
@@ -150,7 +151,7 @@ static void record(const char *call, const char *path, long offset, long result,
     pieces[0].iov_len = (size_t)snprintf(line, sizeof line, "%s\t%s\t%ld\t%ld\t%d\t%ld\n", call, path, offset, result,
                                          result < 0 ? before : 0, parts > 0 && result > 0 ? result : 0L);
     int log = open(getenv("BENCH_FAULTS_LOG"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (log < 0 || syscall(SYS_writev, log, pieces, count) < 0)
+    if (log < 0 || flock(log, LOCK_EX) < 0 || syscall(SYS_writev, log, pieces, count) < 0)
         abort(); /* a log with holes is worse than none */
     close(log);
     errno = before;

@@ -12,7 +12,10 @@ made at all: a failed fsync leaves what it should have synced wherever it was.
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.harness.power_loss import Event
@@ -42,6 +45,13 @@ class Faults:
     def clear(self) -> None:
         """From now on the disk is a good one."""
         self.set()
+
+    @contextmanager
+    def between_records(self) -> Iterator[None]:
+        """No record is being written in here: a process that is killed leaves none half."""
+        with self._log.open("ab") as log:
+            fcntl.flock(log, fcntl.LOCK_EX)
+            yield
 
     def events(self) -> list[Event]:
         """What was logged, in order. A failed call is an event that is not `ok`."""

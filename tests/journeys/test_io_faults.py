@@ -234,7 +234,8 @@ async def test_a_service_that_starts_after_a_failed_sync_trusts_no_log(tmp_path:
         assert await spool.submit("before") == set()
         faults.set("fsync EIO /spool.db-wal")
         assert await spool.submit("refused") == REFUSED
-        await letters.appliance.kill()
+        with faults.between_records():
+            await letters.appliance.kill()
         faults.clear()
         await letters.appliance.start()
         assert await spool.submit("after") == set()
@@ -263,7 +264,8 @@ async def test_a_disk_that_fails_now_and_then_and_a_service_that_is_killed_on_it
                 spool.submit(*(f"r{number}-{each}" for each in range(6))), spool.submit(f"r{number}-large", size=MIB)
             )
             if dice.random() < 0.3:
-                await letters.appliance.kill()
+                with faults.between_records():
+                    await letters.appliance.kill()
                 faults.clear()
                 await letters.appliance.start()
             faults.clear()
